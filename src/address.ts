@@ -1,0 +1,81 @@
+// Socket addresses as a user types them: a Unix path, or `host:port`. Parses and prints, resolves nothing.
+
+import { isIPv6 } from "node:net";
+
+import { OrchestratorError } from "./errors.ts";
+import { MAX_SOCKET_PATH_BYTES } from "./limits.ts";
+
+export type Address =
+  | { readonly kind: "unix"; readonly path: string }
+  | { readonly kind: "tcp"; readonly host: string; readonly port: number };
+
+export type TcpAddress = Extract<Address, { kind: "tcp" }>;
+
+/**
+ * Reads `host:port`: a name, an IPv4 address, or an IPv6 address in brackets.
+ * @throws `misuse`, naming the text and what is wrong with it
+ */
+export function parseTcpAddress(text: string): TcpAddress {
+  const fault = (reason: string): OrchestratorError =>
+    new OrchestratorError("misuse", `Cannot use ${JSON.stringify(text)} as an address: ${reason}`);
+  const colon = text.lastIndexOf(":");
+  if (colon < 0) throw fault("it is not HOST:PORT");
+  const portText = text.slice(colon + 1);
+  const port = Number(portText);
+  if (!/^[0-9]{1,5}$/.test(portText) || port > 65_535) throw fault("the port is not 0 to 65535");
+  const host = text.slice(0, colon);
+  if (host.startsWith("[") && host.endsWith("]")) {
+    const inner = host.slice(1, -1);
+    if (!isIPv6(inner)) throw fault("what stands in brackets is not an IPv6 address");
+    return { kind: "tcp", host: inner, port };
+  }
+  if (host.includes(":")) throw fault("an IPv6 address stands in brackets, [::1]:2661");
+  const labels = host.replace(/\.$/, "").split(".");
+  if (!labels.every((label) => /^[0-9a-zA-Z_]([0-9a-zA-Z_-]{0,61}[0-9a-zA-Z_])?$/.test(label))) {
+    throw fault("the host is not a name or an IP address");
+  }
+  return { kind: "tcp", host, port };
+}
+
+/**
+ * Reads a Unix path (anything with a `/`) or `host:port`.
+ * @throws `misuse`, naming the text and what is wrong with it
+ */
+export function parseAddress(text: string): Address {
+  if (!text.includes("/")) {
+    if (!text.includes(":")) {
+      throw new OrchestratorError(
+        "misuse",
+        `Cannot use ${JSON.stringify(text)} as an address: it is neither a path with a "/" nor HOST:PORT`,
+        { hint: `for a socket in this folder, write ./${text}` },
+      );
+    }
+    return parseTcpAddress(text);
+  }
+  const fault = socketPathFault(text);
+  if (fault !== undefined) {
+    throw new OrchestratorError(
+      "misuse",
+      `Cannot use socket path ${JSON.stringify(text)}: ${fault}`,
+    );
+  }
+  return { kind: "unix", path: text };
+}
+
+/** Says what is wrong with a Unix socket path, or returns undefined. */
+export function socketPathFault(path: string): string | undefined {
+  if (path.includes("\0")) return "it contains a NUL character";
+  const bytes = Buffer.byteLength(path);
+  if (bytes > MAX_SOCKET_PATH_BYTES) {
+    return `it is ${bytes} bytes long, and the system allows ${MAX_SOCKET_PATH_BYTES}`;
+  }
+  return undefined;
+}
+
+/** The spelling that `parseAddress` reads back. */
+export function formatAddress(address: Address): string {
+  if (address.kind === "unix") return address.path;
+  return address.host.includes(":")
+    ? `[${address.host}]:${address.port}`
+    : `${address.host}:${address.port}`;
+}

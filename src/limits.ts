@@ -1,0 +1,112 @@
+// Every bound of the orchestrator, each with its reason.
+//
+// Nothing here is computed and nothing here acts: the owner of a queue, a buffer or a table imports
+// its bound from this file, so that "how much can this ever hold" is answered in one place.
+// Sizes are in bytes, times in milliseconds, unless a name says otherwise.
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+
+/** Open control connections. Leaves most file descriptors to instances; a refusal names the limit. */
+export const MAX_CONTROL_CONNECTIONS = 256;
+
+/** Body of one control request. The largest legal request is far smaller; this stops a runaway peer. */
+export const MAX_REQUEST_BYTES: number = 1 * MIB;
+
+/** Nesting of a control request. The deepest legal one is 3; a parser's stack must not be the limit. */
+export const MAX_JSON_DEPTH = 64;
+
+/** Until the first complete request of a control connection, so that idle strangers hold no slot. */
+export const FIRST_REQUEST_MS = 10_000;
+
+/** Requests read ahead of the one in work, in bytes; beyond it the connection is not read. */
+export const MAX_PIPELINED_BYTES: number = 2 * MIB;
+
+/** Unsent response bytes of a control connection; beyond it further requests wait unread. */
+export const MAX_RESPONSE_BACKLOG_BYTES: number = 4 * MIB;
+
+/** One uploaded binary. Debug builds of embedded programs reach 100 MiB. */
+export const MAX_UPLOAD_BYTES: number = 256 * MIB;
+
+/** Silence within an upload after which the client is taken for dead. */
+export const UPLOAD_IDLE_MS = 30_000;
+
+/** Largest body of a native frame that the format can carry: its first byte must stay zero. */
+export const MAX_NATIVE_FRAME_BYTES: number = 16 * MIB - 1;
+
+/** Default bound of one frame or line from an instance: a few of them must fit into a queue. */
+export const MAX_FRAME_BYTES: number = 1 * MIB;
+
+/** Longest line, without its newline, that existing runtimes accept (their codec's fixed limit). */
+export const MAX_VEECLE_LINE_BYTES = 2048;
+
+/** Largest datagram between orchestrators: the fixed receive buffer of the existing one. */
+export const MAX_DATAGRAM_BYTES = 2048;
+
+/** Type name in UTF-8. Rust type names of deep generics stay below a few hundred bytes. */
+export const MAX_TYPE_NAME_BYTES = 1024;
+
+/** Unsent bytes per link target. Holds 40,000 small messages: a pause of 100 ms at full speed. */
+export const MAX_QUEUE_BYTES: number = 4 * MIB;
+
+/** Unsent bytes over all targets: what a small machine can spare. */
+export const MAX_TOTAL_QUEUE_BYTES: number = 256 * MIB;
+
+/** A view of a chunk is queued as it is if it pins at most this many times its own size. */
+export const MAX_PIN_RATIO = 2;
+
+/** Frames up to this size are gathered into one write per target: a system call costs more. */
+export const GATHER_FRAME_BYTES: number = 16 * KIB;
+
+/** Size of the blocks in which small frames are gathered; a write of this size is efficient. */
+export const GATHER_BLOCK_BYTES: number = 64 * KIB;
+
+/** After connecting, time for an instance's first byte to tell its dialect before anything is sent. */
+export const DIALECT_WAIT_MS = 50;
+
+/** Refused frames of one instance that are logged per second and cause; the rest is only counted. */
+export const LOG_INTERVAL_MS = 1_000;
+
+/** From the stop signal to SIGKILL. */
+export const STOP_GRACE_MS = 5_000;
+
+/** Pause between two looks at a process group that is ending. */
+export const GROUP_POLL_MS = 10;
+
+/** After SIGKILL, until a process group that still has members is reported as a failed stop. */
+export const KILL_WAIT_MS = 5_000;
+
+/** One line of captured output; a longer one is cut into pieces of this size. */
+export const MAX_OUTPUT_LINE_BYTES: number = 64 * KIB;
+
+/** Unsent output of one follower; beyond it, its oldest lines are dropped and it is told how many. */
+export const MAX_FOLLOWER_BYTES: number = 1 * MIB;
+
+/** Unsent telemetry; the oldest lines are dropped first. */
+export const MAX_TELEMETRY_BYTES: number = 8 * MIB;
+
+/** First pause before telemetry or another connection is tried again; doubles up to the maximum. */
+export const RECONNECT_MIN_MS = 100;
+export const RECONNECT_MAX_MS = 5_000;
+
+/** At the daemon's end, time to hand over telemetry that is still queued. */
+export const FLUSH_MS = 1_000;
+
+/** Registered instances. Each holds a listening socket and, running, about four descriptors. */
+export const MAX_INSTANCES = 1_024;
+
+/** Links in all: eight for each instance. */
+export const MAX_LINKS = 8_192;
+
+/** Distinct type names that are kept decoded; a further one takes the place of an older one. */
+export const TYPE_TABLE_SLOTS = 4_096;
+
+/** Length of `sun_path` in Linux, less its terminating zero. */
+export const MAX_SOCKET_PATH_BYTES = 107;
+
+/** Unwritten log bytes when nobody reads standard error; beyond it, lines are dropped and counted. */
+export const MAX_LOG_BACKLOG_BYTES: number = 1 * MIB;
+
+/** CLI: time to connect, and time to an answer of a daemon that is alive. */
+export const CONNECT_TIMEOUT_MS = 1_000;
+export const ANSWER_TIMEOUT_MS = 5_000;

@@ -1,0 +1,95 @@
+// The domain's words and their parsers: instance ids, priorities, type names, link targets.
+// Knows no socket, no process and no wire format.
+
+import { isIPv4, isIPv6 } from "node:net";
+
+import { MAX_TYPE_NAME_BYTES } from "./limits.ts";
+
+/** A registered runtime: a UUID in its canonical form, lower case with hyphens. */
+export type InstanceId = string;
+
+const HYPHENATED = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+const SIMPLE = /^[0-9a-f]{32}$/;
+
+/**
+ * Reads a UUID in any of the forms that existing clients accept (hyphenated, simple, `{…}`,
+ * `urn:uuid:…`, any case) into its canonical form, or returns undefined.
+ */
+export function parseInstanceId(text: string): InstanceId | undefined {
+  let id = text.toLowerCase();
+  if (id.startsWith("urn:uuid:")) id = id.slice(9);
+  else if (id.startsWith("{") && id.endsWith("}")) id = id.slice(1, -1);
+  if (HYPHENATED.test(id)) return id;
+  if (!SIMPLE.test(id)) return undefined;
+  return `${id.slice(0, 8)}-${id.slice(8, 12)}-${id.slice(12, 16)}-${id.slice(16, 20)}-${id.slice(20)}`;
+}
+
+/** A new id; ids made later sort after earlier ones. */
+export function newInstanceId(): InstanceId {
+  return Bun.randomUUIDv7();
+}
+
+export type Priority = "high" | "normal" | "low";
+
+/** The `nice` value of each priority. */
+export const NICE: Readonly<Record<Priority, number>> = { high: -10, normal: 0, low: 10 };
+
+export function parsePriority(text: string): Priority | undefined {
+  return Object.hasOwn(NICE, text) ? (text as Priority) : undefined;
+}
+
+/** Says what is wrong with a type name, or returns undefined: 1 to 1024 bytes of valid UTF-8. */
+export function typeNameFault(name: string): string | undefined {
+  if (name.length === 0) return "it is empty";
+  if (!name.isWellFormed()) return "it contains an unpaired surrogate";
+  const bytes = Buffer.byteLength(name);
+  if (bytes > MAX_TYPE_NAME_BYTES) {
+    return `it is ${bytes} bytes long, more than ${MAX_TYPE_NAME_BYTES}`;
+  }
+  return undefined;
+}
+
+/** Where a link leads: an instance here, or another orchestrator's UDP socket. */
+export type LinkTarget =
+  | { readonly kind: "instance"; readonly id: InstanceId }
+  | { readonly kind: "remote"; readonly host: string; readonly port: number };
+
+/** Reads a UUID or `IP:PORT` (`127.0.0.1:2661`, `[::1]:2661`); names are not resolved here. */
+export function parseTarget(text: string): LinkTarget | undefined {
+  const id = parseInstanceId(text);
+  if (id !== undefined) return { kind: "instance", id };
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})$/.exec(text);
+  if (match === null) return undefined;
+  const port = Number(match[3]);
+  if (port < 1 || port > 65_535) return undefined;
+  const [, v6, v4] = match;
+  if (v4 !== undefined) return isIPv4(v4) ? { kind: "remote", host: v4, port } : undefined;
+  if (v6 === undefined || !isIPv6(v6)) return undefined;
+  const host = new URL(`http://[${v6}]/`).hostname.slice(1, -1); // the canonical spelling
+  return { kind: "remote", host, port };
+}
+
+/** The one spelling of a target: the id, `127.0.0.1:2661` or `[::1]:2661`. */
+export function formatTarget(target: LinkTarget): string {
+  if (target.kind === "instance") return target.id;
+  return target.host.includes(":")
+    ? `[${target.host}]:${target.port}`
+    : `${target.host}:${target.port}`;
+}
+
+/** One link: messages of `typeName` from `from` (undefined: from any) go to `to`. */
+export interface LinkKey {
+  readonly from: InstanceId | undefined;
+  readonly typeName: string;
+  readonly to: LinkTarget;
+}
+
+/** How the process of an instance ended. Exactly one of code and signal is set. */
+export interface Exit {
+  readonly code: number | undefined;
+  readonly signal: string | undefined;
+}
+
+export function formatExit(exit: Exit): string {
+  return exit.signal === undefined ? `code ${exit.code ?? 0}` : `signal ${exit.signal}`;
+}
