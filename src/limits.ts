@@ -110,3 +110,15 @@ export const MAX_LOG_BACKLOG_BYTES: number = 1 * MIB;
 /** CLI: time to connect, and time to an answer of a daemon that is alive. */
 export const CONNECT_TIMEOUT_MS = 1_000;
 export const ANSWER_TIMEOUT_MS = 5_000;
+
+/** One text within a log record, in UTF-16 units; a request may carry a megabyte. */
+export const MAX_LOG_TEXT = 4_096;
+
+/** Causes whose log lines are limited one by one; further ones share a limit. */
+export const MAX_LOG_CAUSES = 64;
+
+/** Client: time to the answer of a request that ends processes, if the daemon answers others. */
+export const STOP_ANSWER_MS: number = STOP_GRACE_MS + KILL_WAIT_MS + ANSWER_TIMEOUT_MS;
+
+/** Client: body of one frame of an upload; a few of them fill a socket's buffer. */
+export const UPLOAD_CHUNK_BYTES: number = 256 * KIB;

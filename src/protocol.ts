@@ -17,6 +17,8 @@ import {
   typeNameFault,
 } from "./model.ts";
 
+const SUBJECT = "Cannot parse request";
+
 /** The version that `Version` answers: the one of the protocol that existing clients know. */
 export const PROTOCOL_VERSION = "0.1.0";
 
@@ -311,17 +313,17 @@ export function decodeInstanceRequest(value: unknown): Request & { kind: "Start"
 }
 
 /**
- * Parses JSON whose nesting is bounded.
+ * Parses JSON whose nesting is bounded; `subject` begins the message of an error.
  * @throws `bad_request`
  */
-export function parseJson(text: string): unknown {
-  if (jsonDepth(text) > MAX_JSON_DEPTH) throw bad(`nested deeper than ${MAX_JSON_DEPTH} levels`);
+export function parseJson(text: string, subject: string = SUBJECT): unknown {
+  if (jsonDepth(text) > MAX_JSON_DEPTH)
+    throw bad(`nested deeper than ${MAX_JSON_DEPTH} levels`, subject);
   try {
     return JSON.parse(text) as unknown;
   } catch (error) {
-    throw new OrchestratorError("bad_request", "Cannot parse request: it is not valid JSON", {
-      cause: new Error((error as Error).message.replace(/^JSON Parse error: /, "")),
-    });
+    const reason = (error as Error).message.replace(/^JSON Parse error: /, "");
+    throw bad(`it is not valid JSON (${reason})`, subject);
   }
 }
 
@@ -341,8 +343,8 @@ function jsonDepth(text: string): number {
   return deepest;
 }
 
-function bad(reason: string): OrchestratorError {
-  return new OrchestratorError("bad_request", `Cannot parse request: ${reason}`);
+function bad(reason: string, subject: string = SUBJECT): OrchestratorError {
+  return new OrchestratorError("bad_request", `${subject}: ${reason}`);
 }
 
 export function isObject(value: unknown): value is Fields {

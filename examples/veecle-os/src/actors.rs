@@ -75,13 +75,17 @@ fn check_other(expected: u64, got: u64) {
     if got < expected || expected == 0 {
         say(format_args!("ping: ignored {got}"));
     } else {
-        say(format_args!("ping: out of order: expected {expected}, got {got}"));
+        say(format_args!(
+            "ping: out of order: expected {expected}, got {got}"
+        ));
     }
 }
 
 fn pause_ms() -> u64 {
     match env::var("PING_PAUSE_MS") {
-        Ok(text) => text.parse().expect("PING_PAUSE_MS is a number of milliseconds"),
+        Ok(text) => text
+            .parse()
+            .expect("PING_PAUSE_MS is a number of milliseconds"),
         Err(_) => DEFAULT_PAUSE_MS,
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod actors;
 pub mod ipc;
+pub mod line;
 pub mod telemetry;
 
 use std::fmt;
@@ -29,7 +30,10 @@ pub struct Pong {
 /// Prints one line on stdout at once, and ends the program when nobody reads it any more.
 pub fn say(line: fmt::Arguments<'_>) {
     let mut stdout = io::stdout().lock();
-    if writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err() {
+    if writeln!(stdout, "{line}")
+        .and_then(|()| stdout.flush())
+        .is_err()
+    {
         process::exit(1);
     }
 }

@@ -1,0 +1,159 @@
+// Links, targets, hand-over, counters: the message path between a reader and the outboxes.
+//
+// Synchronous from end to end. Never parses a payload, never awaits, never fails past a connection.
+// A run of neighbouring messages of one type is one step, however many messages it holds.
+// Order is kept for each target; between targets there is none.
+
+import { type InstanceId, formatTarget, type LinkKey } from "./model.ts";
+import type { Run, TypeName } from "./message.ts";
+import { TYPE_TABLE_SLOTS } from "./limits.ts";
+import { type DropReason, LinkQueue, type Target } from "./outbox.ts";
+
+/** One link with its accounts. */
+export interface Link {
+  readonly key: LinkKey;
+  readonly target: Target;
+  readonly queue: LinkQueue;
+}
+
+/** Where messages come from, with its accounts: received = routed to a link + unlinked + refused. */
+export class Source {
+  /** The instance, or undefined for other orchestrators. */
+  readonly id: InstanceId | undefined;
+  received = 0;
+  /** Messages whose type has no link from here. */
+  unlinked = 0;
+  /** Messages that were skipped because of their kind or form. */
+  refused = 0;
+  /** What the router found for this source; cleared when links change. */
+  readonly routes: Map<TypeName, readonly Link[]> = new Map();
+  version = -1;
+
+  constructor(id: InstanceId | undefined) {
+    this.id = id;
+  }
+}
+
+const NO_LINKS: readonly Link[] = [];
+
+/** Routes runs of messages along links. Owns the links. */
+export class Router {
+  readonly #links: Map<string, Link[]> = new Map();
+  readonly #touched: Target[] = [];
+  readonly #onDrop: (key: LinkKey, reason: DropReason, count: number) => void;
+  #version = 0;
+  #count = 0;
+
+  /** `onDrop` hears of every drop, synchronously and often: it must be cheap and never throw. */
+  constructor(onDrop: (key: LinkKey, reason: DropReason, count: number) => void = () => {}) {
+    this.#onDrop = onDrop;
+  }
+
+  /** How many links there are. */
+  get linkCount(): number {
+    return this.#count;
+  }
+
+  /** Adds a link that takes effect with the next message; false if it existed already. */
+  addLink(key: LinkKey, target: Target): boolean {
+    if (this.findLink(key) !== undefined) return false;
+    const queue = new LinkQueue((reason, count) => this.#onDrop(key, reason, count));
+    const links = this.#links.get(key.typeName) ?? [];
+    this.#replace(key.typeName, [...links, { key, target, queue }]);
+    return true;
+  }
+
+  findLink(key: LinkKey): Link | undefined {
+    return this.#links.get(key.typeName)?.find((link) => isSameKey(link.key, key));
+  }
+
+  /** Removes a link and drops what is queued of it; false if there is none. */
+  removeLink(key: LinkKey): boolean {
+    const link = this.findLink(key);
+    if (link === undefined) return false;
+    link.target.forget(link.queue);
+    const links = this.#links.get(key.typeName) ?? [];
+    this.#replace(
+      key.typeName,
+      links.filter((other) => other !== link),
+    );
+    return true;
+  }
+
+  /** Removes every link from or to an instance, and returns their keys. */
+  removeInstance(id: InstanceId): LinkKey[] {
+    const keys = [...this.links()]
+      .map((link) => link.key)
+      .filter((key) => key.from === id || (key.to.kind === "instance" && key.to.id === id));
+    for (const key of keys) this.removeLink(key);
+    return keys;
+  }
+
+  /** All links, those of one type name together, in the order in which they were added. */
+  *links(): Generator<Link> {
+    for (const links of this.#links.values()) yield* links;
+  }
+
+  /** Hands a run to every link that takes it; `flush` follows when the chunk is done. */
+  route(source: Source, run: Run): void {
+    source.received += run.count;
+    const links = this.#routes(source, run.type);
+    if (links.length === 0) {
+      source.unlinked += run.count;
+      return;
+    }
+    for (const { target, queue } of links) {
+      target.push(queue, run);
+      if (!target.isTouched) {
+        target.isTouched = true;
+        this.#touched.push(target);
+      }
+    }
+  }
+
+  /** Lets every target of this turn write what it was given. */
+  flush(): void {
+    for (const target of this.#touched) {
+      target.isTouched = false;
+      target.flush();
+    }
+    this.#touched.length = 0;
+  }
+
+  #routes(source: Source, type: TypeName): readonly Link[] {
+    if (source.version !== this.#version || source.routes.size > TYPE_TABLE_SLOTS) {
+      source.routes.clear();
+      source.version = this.#version;
+    }
+    let links = source.routes.get(type);
+    if (links === undefined) {
+      links = this.#resolve(source.id, type.text);
+      source.routes.set(type, links);
+    }
+    return links;
+  }
+
+  /** The links that take a message; of several to one target the one that names the source. */
+  #resolve(from: InstanceId | undefined, typeName: string): readonly Link[] {
+    const links = this.#links.get(typeName);
+    if (links === undefined) return NO_LINKS;
+    const named = links.filter(({ key }) => key.from !== undefined && key.from === from);
+    const others = links.filter(
+      ({ key, target }) => key.from === undefined && !named.some((link) => link.target === target),
+    );
+    return [...named, ...others];
+  }
+
+  #replace(typeName: string, links: Link[]): void {
+    this.#count += links.length - (this.#links.get(typeName)?.length ?? 0);
+    if (links.length === 0) this.#links.delete(typeName);
+    else this.#links.set(typeName, links);
+    this.#version++;
+  }
+}
+
+function isSameKey(a: LinkKey, b: LinkKey): boolean {
+  return (
+    a.typeName === b.typeName && a.from === b.from && formatTarget(a.to) === formatTarget(b.to)
+  );
+}
