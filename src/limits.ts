@@ -122,3 +122,9 @@ export const STOP_ANSWER_MS: number = STOP_GRACE_MS + KILL_WAIT_MS + ANSWER_TIME
 
 /** Client: body of one frame of an upload; a few of them fill a socket's buffer. */
 export const UPLOAD_CHUNK_BYTES: number = 256 * KIB;
+
+/** After our side of a connection ended, time for the peer to end its own. */
+export const LINGER_MS = 1_000;
+
+/** Control requests of one instance that wait for their turn; beyond it the instance is not read. */
+export const MAX_PENDING_CONTROL = 64;

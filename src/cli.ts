@@ -1,0 +1,58 @@
+// The command line: words → a request to the daemon → a printed answer and an exit code.
+//
+// What can be typed stands in `cli/commands.ts`, what it does in `cli/run.ts`. This file wires them
+// and is the one place where errors end.
+
+import { type Asked, exitCode, formatError } from "./cli/print.ts";
+import { parseCommand } from "./cli/parse.ts";
+import { RUN, Session } from "./cli/run.ts";
+import { ClosedPipe, processTerminal, type Terminal } from "./cli/terminal.ts";
+import { VERSION } from "./cli/version.ts";
+
+export { parseCommand } from "./cli/parse.ts";
+
+/** The exit code after Ctrl-C. */
+const INTERRUPTED = 130;
+
+/**
+ * Runs one command line, the words after the program's name, and returns its exit code. Never throws.
+ * Soon afterwards the process ends, even if something still hangs.
+ */
+export async function main(
+  argv: readonly string[],
+  terminal: Terminal = processTerminal(),
+): Promise<number> {
+  const plain = Boolean(terminal.env["NO_COLOR"]) || argv.includes("--no-color");
+  let asked: Asked | undefined;
+  let session: Session | undefined;
+
+  async function run(): Promise<number> {
+    const invocation = parseCommand(argv);
+    if (invocation.kind === "version") {
+      await terminal.write(`veecle-orchestrator ${VERSION}\n`);
+      return 0;
+    }
+    if (invocation.kind === "help") {
+      const { helpPage } = await import("./cli/help.ts");
+      await terminal.write(helpPage(invocation.topic));
+      return 0;
+    }
+    const { command, values } = invocation;
+    asked = { command: command.name, values };
+    session = new Session(values, terminal, terminal.outputIsScreen && !plain);
+    return (await RUN[command.name](session)) ?? 0;
+  }
+
+  try {
+    return await Promise.race([run(), terminal.interrupted.then(() => INTERRUPTED)]);
+  } catch (error) {
+    if (error instanceof ClosedPipe) return 0;
+    terminal.report(formatError(error, asked, terminal.reportIsScreen && !plain));
+    return exitCode(error);
+  } finally {
+    session?.close();
+    terminal.release();
+  }
+}
+
+if (import.meta.main) process.exitCode = await main(process.argv.slice(2));

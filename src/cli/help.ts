@@ -1,0 +1,114 @@
+// The help pages: examples first, then options, all from the table of `commands.ts`.
+
+import {
+  CLI,
+  type Command,
+  COMMANDS,
+  COMMON_OPTIONS,
+  DAEMON,
+  findCommand,
+  NOUNS,
+  type Option,
+  usage,
+} from "./commands.ts";
+
+/** The page of a command, a noun, `daemon`, or (for "") the overview. Ends with a newline. */
+export function helpPage(topic: string): string {
+  const command = findCommand(topic);
+  if (command !== undefined) return commandPage(command);
+  const noun = NOUNS[topic];
+  if (noun !== undefined) return nounPage(topic, noun);
+  return topic === "daemon" ? daemonPage() : overview();
+}
+
+function commandPage(command: Command): string {
+  return page(
+    `${command.summary}.${command.details === undefined ? "" : `\n${command.details}`}`,
+    ["Examples", command.examples.map((example) => [`${CLI} ${example}`, ""])],
+    ["Usage", [[`${CLI} ${usage(command)}`, ""]]],
+    ["Arguments", command.arguments.map(({ name, text }) => [name, text])],
+    ["Options", [...command.options, ...COMMON_OPTIONS].map(optionRow)],
+  );
+}
+
+function nounPage(noun: string, summary: string): string {
+  const commands = COMMANDS.filter(({ name }) => name.startsWith(`${noun} `));
+  return page(
+    summary,
+    ["Examples", commands.map(({ examples: [first = ""] }) => [`${CLI} ${first}`, ""])],
+    ["Commands", commands.map((command) => [command.name, command.summary])],
+    ["Options of every command", COMMON_OPTIONS.map(optionRow)],
+  );
+}
+
+function daemonPage(): string {
+  return page(
+    "The daemon runs instances and routes their messages; the other commands talk to it.",
+    [
+      "Examples",
+      [
+        [DAEMON, ""],
+        [`${DAEMON} --control-socket ./control.socket --ipc-socket 127.0.0.1:2661`, ""],
+      ],
+    ],
+    ["Its own page", [[`${DAEMON} --help`, ""]]],
+  );
+}
+
+function overview(): string {
+  return page(
+    "Runs programs and routes the messages between them.",
+    [
+      "Examples",
+      [
+        [DAEMON, "start the orchestrator"],
+        [`${CLI} runtime add ./ping`, "register a program; prints its id"],
+        [`${CLI} runtime start ID`, "the id, or a beginning or end that no other has"],
+        [`${CLI} link add --type my_crate::Ping --to ID`, "send messages of a type there"],
+        [`${CLI} runtime list`, "see what runs"],
+      ],
+    ],
+    [
+      "Commands",
+      [
+        ["daemon", "Start the orchestrator"],
+        ...COMMANDS.map((command): Row => [command.name, command.summary]),
+        ["help COMMAND", "Print the page of a command"],
+      ],
+    ],
+    ["Options of every command", COMMON_OPTIONS.map(optionRow)],
+    [
+      "Exit codes",
+      [
+        ["0", "done"],
+        ["1", "refused or failed"],
+        ["2", "the command line is wrong"],
+        ["3", "the asked-for condition does not hold"],
+        ["4", "no such instance, or more than one"],
+        ["5", "the daemon cannot be reached"],
+        ["6", "no answer in time"],
+        ["7", "permission denied"],
+        ["130", "ended by Ctrl-C"],
+      ],
+    ],
+  );
+}
+
+type Row = readonly [left: string, right: string];
+
+function optionRow({ name, short, value, text, required }: Option): Row {
+  const names = short === undefined ? name : `${short}, ${name}`;
+  const left = value === undefined ? names : `${names} ${value.name}`;
+  return [left, required === true ? `${text} (required)` : text];
+}
+
+function page(summary: string, ...sections: [title: string, rows: readonly Row[]][]): string {
+  let text = `${summary}\n`;
+  for (const [title, rows] of sections) {
+    if (rows.length === 0) continue;
+    const width = Math.max(...rows.map(([left]) => left.length));
+    text += `\n${title}:\n`;
+    for (const [left, right] of rows) text += `  ${left.padEnd(width)}  ${right}`.trimEnd() + "\n";
+  }
+  return text;
+}

@@ -1,0 +1,150 @@
+// How answers look: tables without borders, the chain of an error with its hint, exit codes.
+//
+// Pure. Texts that come from a daemon never reach a terminal with their control characters.
+
+import { type ErrorCode, errorCode, messageChain, OrchestratorError } from "../errors.ts";
+import { escapeText } from "../log.ts";
+import type { Info, LinkInfo, RuntimeInfo } from "../protocol.ts";
+import { CLI, type CommandName, DAEMON } from "./commands.ts";
+
+const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
+  bad_request: 1,
+  not_found: 4,
+  already_exists: 1,
+  wrong_state: 1,
+  limit_exceeded: 1,
+  cannot_run: 1,
+  not_configured: 1,
+  upload_failed: 1,
+  stop_failed: 1,
+  permission_denied: 7,
+  unreachable: 5,
+  timed_out: 6,
+  misuse: 2,
+  io: 1,
+  internal: 1,
+};
+
+/** The exit code that tells a script what kind of failure it was. */
+export function exitCode(error: unknown): number {
+  return EXIT_CODES[errorCode(error)];
+}
+
+/** What was asked for when an error came; it decides which next step helps. */
+export interface Asked {
+  readonly command: CommandName;
+  readonly values: ReadonlyMap<string, string>;
+}
+
+/** An error as it is printed: what, why, and what to try next. Ends with a newline. */
+export function formatError(error: unknown, asked: Asked | undefined, colour: boolean): string {
+  const lines = messageChain(error).map(
+    (message, depth) =>
+      `${depth === 0 ? paint(colour, "1;31", "error:") : paint(colour, "31", "caused by:")} ${escapeText(message)}`,
+  );
+  const hint = hintFor(error, asked);
+  if (hint !== undefined) lines.push(`${paint(colour, "36", "hint:")} ${escapeText(hint)}`);
+  return `${lines.join("\n")}\n`;
+}
+
+function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
+  const code = errorCode(error);
+  const own = error instanceof OrchestratorError ? error.hint : undefined;
+  const id = asked?.values.get("ID") ?? "ID";
+  switch (code) {
+    case "unreachable": {
+      const socket = asked?.values.get("--socket");
+      const option = socket === undefined ? "" : ` --control-socket ${shellWord(socket)}`;
+      return `start one with "${DAEMON}${option}"`;
+    }
+    case "not_found":
+      return (
+        own ??
+        `see what is there with "${CLI} ${asked?.command === "link remove" ? "link" : "runtime"} list"`
+      );
+    case "cannot_run":
+      return `check the path with "${CLI} runtime list", or add it again with --copy`;
+    case "wrong_state":
+      if (asked?.command === "runtime start" || asked?.command === "runtime remove") {
+        return `stop it first with "${CLI} runtime stop ${shellWord(id)}"`;
+      }
+      return `see its state with "${CLI} runtime list"`;
+    case "not_configured":
+      return own ?? `start the daemon with --ipc-socket HOST:PORT`;
+    case "already_exists":
+      return own ?? "leave --id out, and a new one is made";
+    default:
+      return own;
+  }
+}
+
+/** `text` in an ANSI style such as `1;31` (bold and red), if colours are wanted. */
+export function paint(colour: boolean, style: string, text: string): string {
+  return colour ? `\x1b[${style}m${text}\x1b[0m` : text;
+}
+
+/** `text` as a shell reads it as one word. */
+function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/** The table of `runtime list`. */
+export function formatRuntimes(info: Info, colour: boolean): string {
+  const rows = Object.entries(info.runtimes).map(([id, runtime]) => [
+    id,
+    runtime.binary,
+    formatState(runtime),
+    runtime.privileged ? "yes" : "no",
+    runtime.connected ? (runtime.dialect ?? "yes") : "no",
+    String(runtime.messages?.received ?? 0),
+  ]);
+  const header = ["ID", "BINARY", "STATE", "PRIVILEGED", "CONNECTED", "MESSAGES"];
+  return formatTable(header, rows, colour);
+}
+
+/** The table of `link list`. */
+export function formatLinks(info: Info, colour: boolean): string {
+  const rows = info.routes.map((link) => [
+    link.from ?? "(any)",
+    link.type_name,
+    link.to,
+    String(link.routed),
+    String(link.delivered),
+    formatDropped(link),
+    String(link.queued),
+  ]);
+  const header = ["FROM", "TYPE", "TO", "ROUTED", "DELIVERED", "DROPPED", "QUEUED"];
+  return formatTable(header, rows, colour);
+}
+
+function formatState(runtime: RuntimeInfo): string {
+  const { state, pid, exit } = runtime;
+  if (state !== "stopped") return pid === null ? state : `${state} (pid ${pid})`;
+  if (exit === null) return "stopped";
+  return "signal" in exit ? `exited (signal ${exit.signal})` : `exited (code ${exit.code})`;
+}
+
+function formatDropped(link: LinkInfo): string {
+  const reasons = Object.entries(link.dropped).filter(([, count]) => count > 0);
+  const sum = reasons.reduce((total, [, count]) => total + count, 0);
+  if (sum === 0) return "0";
+  return `${sum} (${reasons.map(([reason, count]) => `${reason} ${count}`).join(", ")})`;
+}
+
+/** Columns wide enough for their widest cell, two spaces between them, one row per line. */
+export function formatTable(
+  header: readonly string[],
+  rows: readonly (readonly string[])[],
+  colour: boolean,
+): string {
+  const cells = rows.map((row) => row.map((cell) => escapeText(cell)));
+  const widths = header.map((title, column) =>
+    Math.max(title.length, ...cells.map((row) => Bun.stringWidth(row[column] ?? ""))),
+  );
+  const line = (row: readonly string[]): string =>
+    row
+      .map((cell, column) => cell + " ".repeat((widths[column] as number) - Bun.stringWidth(cell)))
+      .join("  ")
+      .trimEnd();
+  return [paint(colour, "1", line(header)), ...cells.map(line)].map((text) => `${text}\n`).join("");
+}

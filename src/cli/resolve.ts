@@ -1,0 +1,104 @@
+// What a user means by a short word: an instance by a part of its id, a program by its name, a host.
+
+import { statSync } from "node:fs";
+import { resolve } from "node:path";
+
+import { parseTcpAddress } from "../address.ts";
+import { OrchestratorError } from "../errors.ts";
+import { type InstanceId, type LinkTarget, parseTarget } from "../model.ts";
+
+/** Ids named in a message about several. */
+const SHOWN_IDS = 4;
+
+/**
+ * The one id among `ids` that is, begins or ends with `text`, in any case.
+ * @throws `not_found` if there is none, or more than one
+ */
+export function findInstance(text: string, ids: readonly InstanceId[]): InstanceId {
+  const part = text.toLowerCase();
+  const found = ids.filter((id) => id.startsWith(part) || id.endsWith(part));
+  const [id] = found;
+  if (id === undefined) {
+    throw new OrchestratorError(
+      "not_found",
+      `Cannot find instance ${JSON.stringify(text)}: no id begins or ends with it`,
+    );
+  }
+  if (found.length > 1) {
+    const more = found.length > SHOWN_IDS ? ` and ${found.length - SHOWN_IDS} more` : "";
+    throw new OrchestratorError(
+      "not_found",
+      `Cannot tell which instance ${JSON.stringify(text)} is: ` +
+        `it fits ${found.slice(0, SHOWN_IDS).join(", ")}${more}`,
+      { hint: "write more of the id" },
+    );
+  }
+  return id;
+}
+
+/**
+ * Where a link leads that was typed as `text`; `ids` is asked only if it is neither a whole id nor an
+ * address, and a host's name is looked up only if it is one.
+ * @throws `not_found`, `timed_out`, or `misuse` for a bad address
+ */
+export async function findTarget(
+  text: string,
+  ids: () => Promise<readonly InstanceId[]>,
+  lookupMs: number,
+): Promise<LinkTarget> {
+  const target = parseTarget(text);
+  if (target !== undefined) return target;
+  if (!text.includes(":")) return { kind: "instance", id: findInstance(text, await ids()) };
+  const { host, port } = parseTcpAddress(text);
+  const address = await lookup(host, lookupMs);
+  const found = parseTarget(address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`);
+  if (found === undefined) throw unknownHost(host, new Error(`${address} is not usable`));
+  return found;
+}
+
+/** The first IPv4 address of a host, as most daemons listen there, else its first address. */
+async function lookup(host: string, lookupMs: number): Promise<string> {
+  const dns = await import("node:dns/promises");
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    const error = new OrchestratorError(
+      "timed_out",
+      `Cannot look up host ${JSON.stringify(host)}`,
+      {
+        cause: new Error(`no answer within ${lookupMs / 1000} s`),
+      },
+    );
+    timer = setTimeout(() => reject(error), lookupMs);
+  });
+  try {
+    const found = await Promise.race([dns.lookup(host, { all: true }), late]);
+    const best = found.find(({ family }) => family === 4) ?? found[0];
+    if (best === undefined) throw new Error("it has no address");
+    return best.address;
+  } catch (error) {
+    throw error instanceof OrchestratorError ? error : unknownHost(host, new Error("no such host"));
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function unknownHost(host: string, cause: Error): OrchestratorError {
+  return new OrchestratorError("not_found", `Cannot look up host ${JSON.stringify(host)}`, {
+    cause,
+    hint: "write its IP address, or check its name",
+  });
+}
+
+/**
+ * The path of a program: relative ones in the user's folder; a bare name that is no file there is
+ * searched in PATH.
+ */
+export function findProgram(
+  text: string,
+  folder: string,
+  env: Readonly<Record<string, string | undefined>>,
+): string {
+  const path = resolve(folder, text);
+  if (text.includes("/") || statSync(path, { throwIfNoEntry: false })?.isFile()) return path;
+  return Bun.which(text, { PATH: env["PATH"] ?? "", cwd: folder }) ?? path;
+}

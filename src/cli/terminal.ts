@@ -1,0 +1,137 @@
+// The door of the command line to its process: standard streams, environment, Ctrl-C, the end.
+//
+// Everything else in `cli/` takes a `Terminal`, so that a test can be one.
+
+import { fstatSync } from "node:fs";
+
+import { DEADLINES, type Deadlines } from "../client.ts";
+import { OrchestratorError, systemCode } from "../errors.ts";
+
+/** Nobody reads standard output any more: the command ends quietly. */
+export class ClosedPipe extends Error {}
+
+export interface Terminal {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** The user's working folder. */
+  readonly folder: string;
+  /** Whether a person looks at standard output, and at standard error. */
+  readonly outputIsScreen: boolean;
+  readonly reportIsScreen: boolean;
+  /** Whether a person can be asked. */
+  readonly canAsk: boolean;
+  readonly deadlines: Deadlines;
+  /** Resolves at Ctrl-C. */
+  readonly interrupted: Promise<void>;
+  /**
+   * Writes to standard output; settles when the system has taken it.
+   * @throws `ClosedPipe`, or `io` if it cannot be written
+   */
+  write(data: string | Uint8Array): Promise<void>;
+  /** Writes to standard error. */
+  report(text: string): void;
+  /** Asks on standard error and returns the line that is typed; empty at its end. */
+  ask(question: string): Promise<string>;
+  /** Resolves when standard output has lost its reader, as far as the system can tell. */
+  outputClosed(): Promise<void>;
+  /** Lets go of the process, so that it ends. */
+  release(): void;
+}
+
+/** From the end of a command to the end of its process, if a connection or look-up still hangs. */
+const EXIT_MS = 50;
+
+/** What starting and ending the process takes of the time in which a failure is to be reported. */
+const START_AND_EXIT_MS = 200;
+
+/** Pause between two looks at standard output while there is nothing to write. */
+const PIPE_POLL_MS = 500;
+
+/** The terminal of this process. */
+export function processTerminal(): Terminal {
+  const interrupted = Promise.withResolvers<void>();
+  const onInterrupt = (): void => interrupted.resolve();
+  process.once("SIGINT", onInterrupt);
+  const ignore = (): void => {};
+  process.stdout.on("error", ignore); // told to whoever writes
+  process.stderr.on("error", ignore); // nobody is left to be told
+  const screen = process.env["TERM"] !== "dumb";
+  let pipePoll: ReturnType<typeof setInterval> | undefined;
+  return {
+    env: process.env,
+    folder: process.cwd(),
+    outputIsScreen: screen && process.stdout.isTTY,
+    reportIsScreen: screen && process.stderr.isTTY,
+    canAsk: process.stdin.isTTY && process.stderr.isTTY,
+    deadlines: {
+      ...DEADLINES,
+      connectMs: DEADLINES.connectMs - START_AND_EXIT_MS,
+      answerMs: DEADLINES.answerMs - START_AND_EXIT_MS,
+    },
+    interrupted: interrupted.promise,
+    write: writeOutput,
+    report: (text) => void process.stderr.write(text),
+    ask: readAnswer,
+    async outputClosed() {
+      const hasReader = await pipeWatch();
+      const { promise, resolve } = Promise.withResolvers<void>();
+      if (hasReader !== undefined) {
+        pipePoll = setInterval(() => hasReader() || resolve(), PIPE_POLL_MS);
+      }
+      await promise;
+    },
+    release() {
+      clearInterval(pipePoll);
+      process.off("SIGINT", onInterrupt);
+      setTimeout(() => process.exit(), EXIT_MS).unref();
+    },
+  };
+}
+
+function writeOutput(data: string | Uint8Array): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  process.stdout.write(data, (error?: Error | null) => {
+    if (error === undefined || error === null) resolve();
+    else if (systemCode(error) === "EPIPE") reject(new ClosedPipe());
+    else reject(new OrchestratorError("io", "Cannot write output", { cause: error }));
+  });
+  return promise;
+}
+
+async function readAnswer(question: string): Promise<string> {
+  process.stderr.write(question);
+  const { promise, resolve } = Promise.withResolvers<string>();
+  const input = process.stdin;
+  input.once("data", (data: Buffer) => resolve(data.toString()));
+  input.once("end", () => resolve(""));
+  const answer = await promise;
+  input.pause();
+  input.unref();
+  return answer.split("\n")[0]?.trim() ?? "";
+}
+
+/**
+ * A way to see whether somebody still reads standard output, without writing to it; undefined if it
+ * is no pipe. `head -1` on a silent stream would otherwise keep the command for ever.
+ */
+async function pipeWatch(): Promise<(() => boolean) | undefined> {
+  try {
+    const stat = fstatSync(1);
+    if (!stat.isFIFO() && !stat.isSocket()) return undefined;
+    const { dlopen, ptr } = await import("bun:ffi");
+    const library = process.platform === "darwin" ? "libSystem.dylib" : "libc.so.6";
+    const { symbols } = dlopen(library, {
+      poll: { args: ["ptr", "u64", "i32"], returns: "i32" },
+    });
+    const POLLERR = 0x08;
+    const POLLHUP = 0x10;
+    const entry = Buffer.alloc(8); // struct pollfd: i32 fd, i16 events, i16 revents
+    entry.writeInt32LE(1, 0);
+    return () => {
+      entry.writeInt16LE(0, 6);
+      symbols.poll(ptr(entry), 1, 0);
+      return (entry.readInt16LE(6) & (POLLERR | POLLHUP)) === 0;
+    };
+  } catch {
+    return undefined; // without the system's help, the next write will tell
+  }
+}

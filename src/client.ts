@@ -1,0 +1,425 @@
+// The other end of the control socket, in the native dialect: for the CLI, tests and other programs.
+//
+// Owns one connection: its unsent bytes, the answers that are outstanding, their deadlines. Requests
+// are answered in order; a deadline that passes or bytes that make no sense end the connection, since
+// no later answer could be told from an earlier one.
+
+import { type Address, formatAddress, parseAddress } from "./address.ts";
+import { ERROR_CODES, type ErrorCode, OrchestratorError, systemCode } from "./errors.ts";
+import { Follow } from "./follow.ts";
+import { encodeFrame, FrameScanner, PREFIX_BYTES } from "./frame.ts";
+import {
+  ANSWER_TIMEOUT_MS,
+  CONNECT_TIMEOUT_MS,
+  MAX_NATIVE_FRAME_BYTES,
+  MAX_UPLOAD_BYTES,
+  STOP_ANSWER_MS,
+  UPLOAD_CHUNK_BYTES,
+  UPLOAD_IDLE_MS,
+} from "./limits.ts";
+import type { InstanceId } from "./model.ts";
+import { decodeResponse, encodeRequest, type Request, type Response } from "./protocol.ts";
+
+/** How long a client waits. */
+export interface Deadlines {
+  readonly connectMs: number;
+  /** To an answer; also how long a daemon may answer nobody while a longer request is in work. */
+  readonly answerMs: number;
+  /** To the answer of a request that ends processes. */
+  readonly stopMs: number;
+  /** While nothing of an upload moves: a daemon that writes to a slow disk may be silent. */
+  readonly uploadIdleMs: number;
+}
+
+export const DEADLINES: Deadlines = {
+  connectMs: CONNECT_TIMEOUT_MS,
+  answerMs: ANSWER_TIMEOUT_MS,
+  stopMs: STOP_ANSWER_MS,
+  uploadIdleMs: UPLOAD_IDLE_MS,
+};
+
+/**
+ * Where a daemon listens, and a client looks for it, if neither is told otherwise: in the user's
+ * runtime folder, else in a folder of the user's own below the temporary one.
+ * @throws `misuse` if that path is too long for a socket
+ */
+export function defaultControlAddress(env: Readonly<Record<string, string | undefined>>): Address {
+  const runtimeFolder = env["XDG_RUNTIME_DIR"];
+  const folder = runtimeFolder?.startsWith("/")
+    ? runtimeFolder
+    : `${env["TMPDIR"] || "/tmp"}/veecle-orchestrator-${process.getuid?.() ?? 0}`;
+  return parseAddress(`${folder}/veecle-orchestrator.socket`.replaceAll(/\/{2,}/g, "/"));
+}
+
+/** An answer that is outstanding. */
+interface Waiting {
+  readonly deadlineMs: number;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: unknown) => void;
+  /** A second answer to the same request, which comes if the first one is a success. */
+  readonly second?: Waiting | undefined;
+}
+
+/** One connection to a daemon. */
+export class ControlClient {
+  readonly address: Address;
+  readonly #deadlines: Deadlines;
+  readonly #waiting: Waiting[] = [];
+  readonly #unsent: Buffer[] = [];
+  readonly #scanner = new FrameScanner(0, MAX_NATIVE_FRAME_BYTES, (chunk, _view, start, end) =>
+    this.#take(chunk.subarray(start + PREFIX_BYTES, end)),
+  );
+  #socket: Bun.Socket<undefined> | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #drained: PromiseWithResolvers<void> | undefined;
+  #follow: Follow | undefined;
+  #received = false;
+  /** Why this connection can no longer be used. */
+  #ended: OrchestratorError | undefined;
+
+  private constructor(address: Address, deadlines: Deadlines) {
+    this.address = address;
+    this.#deadlines = deadlines;
+  }
+
+  /**
+   * Connects to the daemon at `address`.
+   * @throws `unreachable` if nobody listens there, `timed_out`, `permission_denied`
+   */
+  static async connect(
+    address: Address,
+    deadlines: Partial<Deadlines> = {},
+  ): Promise<ControlClient> {
+    const client = new ControlClient(address, { ...DEADLINES, ...deadlines });
+    await client.#open();
+    return client;
+  }
+
+  /**
+   * Sends a request and returns the value of its answer. Several may be under way.
+   * @throws with the daemon's code and chain of causes; `unreachable` or `timed_out` if none came
+   */
+  request(request: Request): Promise<unknown> {
+    const endsProcesses = request.kind === "Stop" || request.kind === "Clear";
+    const answer = this.#expect(endsProcesses ? this.#deadlines.stopMs : this.#deadlines.answerMs);
+    this.#send(encodeFrame(encodeRequest(request)));
+    return answer;
+  }
+
+  /**
+   * Registers an instance with a copy of a regular file (a path, or `Bun.file`), which is streamed;
+   * returns its size. `onProgress` is called with the bytes sent and the size. After an error in the
+   * middle of the transfer the connection is closed.
+   * @throws like `request`; `io` if the file cannot be read, `upload_failed` if it changes meanwhile
+   */
+  async upload(
+    id: InstanceId,
+    source: string | Blob,
+    privileged: boolean,
+    onProgress: (sentBytes: number, totalBytes: number) => void = () => {},
+  ): Promise<number> {
+    const file = typeof source === "string" ? Bun.file(source) : source;
+    const name = typeof source === "string" ? source : ((source as Bun.BunFile).name ?? "data");
+    const { length, hash } = await digest(file, name);
+    let settled = false;
+    const stored = awaited(this.#deadlines.uploadIdleMs);
+    const answer = stored.promise.finally(() => {
+      settled = true;
+      this.#drained?.resolve();
+    });
+    answer.catch(() => {}); // awaited below; it may come early
+    const accepted = this.#expect(this.#deadlines.answerMs, stored.waiting);
+    this.#send(encodeFrame(encodeRequest({ kind: "AddWithBinary", id, length, hash, privileged })));
+    await accepted;
+    let sent = 0;
+    try {
+      for await (const chunk of pieces(file)) {
+        if (settled || sent + chunk.length > length) break;
+        this.#send(encodeFrame(chunk));
+        await this.#drain();
+        this.#arm();
+        sent += chunk.length;
+        onProgress(sent, length);
+      }
+    } catch (error) {
+      this.#fail(this.#ended ?? unreadable(name, error));
+    }
+    if (!settled && this.#ended === undefined && sent !== length) this.#fail(changed(name));
+    try {
+      await answer;
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+    return length;
+  }
+
+  /**
+   * Follows the output of an instance until it is removed. This is the last request of a connection.
+   * The subscription is made at once: `ready` tells when.
+   */
+  follow(id: InstanceId): Follow {
+    const follow = new Follow(
+      this.request({ kind: "Stdout", id }).then(() => undefined),
+      {
+        pause: () => this.#socket?.pause(),
+        resume: () => this.#socket?.resume(),
+        close: () => this.close(),
+      },
+    );
+    this.#follow = follow;
+    return follow;
+  }
+
+  /** Ends the connection and what is followed on it; requests without an answer fail. */
+  close(): void {
+    this.#follow?.end();
+    const error = new OrchestratorError("unreachable", "Cannot finish request: connection closed");
+    this.#fail(error, () => this.#socket?.end());
+  }
+
+  async #open(): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const { connectMs } = this.#deadlines;
+    const timer = setTimeout(() => reject(this.#silent("no connection", connectMs)), connectMs);
+    const socket: Bun.SocketHandler<undefined> = {
+      open: (opened) => {
+        this.#socket = opened;
+        if (this.#ended !== undefined) opened.terminate();
+        resolve();
+      },
+      data: (_socket, chunk) => this.#receive(chunk),
+      drain: () => this.#flush(),
+      error: (_socket, error) => this.#fail(this.#unreachable(error)),
+      close: (_socket, error) => this.#lost(error),
+    };
+    try {
+      const connecting =
+        this.address.kind === "unix"
+          ? Bun.connect({ unix: this.address.path, socket })
+          : Bun.connect({ hostname: this.address.host, port: this.address.port, socket });
+      connecting.catch((error: unknown) => reject(this.#unreachable(error)));
+      await promise;
+    } catch (error) {
+      const failure = error instanceof OrchestratorError ? error : this.#unreachable(error);
+      this.#fail(failure);
+      throw failure;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #expect(deadlineMs: number, second?: Waiting): Promise<unknown> {
+    if (this.#ended !== undefined) return Promise.reject(this.#ended);
+    const { promise, waiting } = awaited(deadlineMs, second);
+    this.#waiting.push(waiting);
+    if (this.#waiting.length === 1) this.#arm();
+    return promise;
+  }
+
+  /** Starts the deadline of the answer that is due next. */
+  #arm(leftMs: number | undefined = this.#waiting[0]?.deadlineMs): void {
+    clearTimeout(this.#timer);
+    const head = this.#waiting[0];
+    if (head === undefined || leftMs === undefined) return;
+    const { answerMs, stopMs } = this.#deadlines;
+    if (leftMs <= answerMs || head.deadlineMs !== stopMs) {
+      this.#timer = setTimeout(
+        () => this.#fail(this.#silent("no answer", head.deadlineMs)),
+        leftMs,
+      );
+    } else {
+      this.#timer = setTimeout(() => void this.#probe(head, leftMs - answerMs), answerMs / 2);
+    }
+  }
+
+  /** A daemon at work on a long request answers others meanwhile; one that hangs does not. */
+  async #probe(head: Waiting, leftMs: number): Promise<void> {
+    const halfMs = this.#deadlines.answerMs / 2;
+    try {
+      const connectMs = Math.min(this.#deadlines.connectMs, halfMs);
+      const other = await ControlClient.connect(this.address, { connectMs, answerMs: halfMs });
+      await other.request({ kind: "Version" }).finally(() => other.close());
+    } catch (error) {
+      const code = error instanceof OrchestratorError ? error.code : "internal";
+      if (this.#waiting[0] === head && (code === "timed_out" || code === "unreachable")) {
+        this.#fail(error as OrchestratorError);
+        return;
+      }
+    }
+    if (this.#waiting[0] === head) this.#arm(leftMs);
+  }
+
+  #send(bytes: Buffer): void {
+    if (this.#ended !== undefined) return;
+    this.#unsent.push(bytes);
+    if (this.#unsent.length === 1) this.#flush();
+  }
+
+  #flush(): void {
+    let next: Buffer | undefined;
+    while ((next = this.#unsent[0]) !== undefined && this.#socket !== undefined) {
+      const written = this.#socket.write(next);
+      if (written < next.length) {
+        if (written > 0) this.#unsent[0] = next.subarray(written);
+        return; // closed (-1): the handler `close` follows; else `drain`
+      }
+      this.#unsent.shift();
+    }
+    this.#drained?.resolve();
+    this.#drained = undefined;
+  }
+
+  /** Waits until the system has taken everything that was sent. */
+  async #drain(): Promise<void> {
+    if (this.#ended !== undefined) throw this.#ended;
+    if (this.#unsent.length === 0) return;
+    this.#drained ??= Promise.withResolvers<void>();
+    await this.#drained.promise;
+  }
+
+  #receive(chunk: Buffer): void {
+    if (this.#ended !== undefined) return;
+    try {
+      if (!this.#received && chunk[0] !== 0) this.#refused(chunk);
+      this.#received = true;
+      this.#scanner.push(chunk);
+    } catch (error) {
+      const socket = JSON.stringify(formatAddress(this.address));
+      this.#fail(
+        new OrchestratorError("io", `Cannot understand who answers at ${socket}`, {
+          cause: error,
+          hint: "is this the control socket of an orchestrator?",
+        }),
+      );
+    }
+  }
+
+  /** A refusal before the first request is read is a line of text: the dialect is not known yet. */
+  #refused(chunk: Buffer): void {
+    const [line = ""] = chunk.toString("utf8", 0, UPLOAD_CHUNK_BYTES).split("\n");
+    const response = decodeResponse(line);
+    if ("Err" in response) this.#fail(refusal(response));
+  }
+
+  /** One whole frame: an answer, or an item of a stream. */
+  #take(body: Buffer): void {
+    const head = this.#waiting[0];
+    if (head === undefined) {
+      if (this.#follow === undefined) throw new Error("an answer came without a request");
+      this.#follow.push(body);
+      return;
+    }
+    const response = decodeResponse(body.toString());
+    const { second } = head;
+    if ("Ok" in response && second !== undefined) this.#waiting[0] = second;
+    else this.#waiting.shift();
+    this.#arm();
+    if ("Ok" in response) head.resolve(response.Ok);
+    else head.reject(refusal(response));
+  }
+
+  #lost(error: unknown): void {
+    if (error === undefined && this.#waiting.length === 0 && this.#scanner.pendingBytes === 0) {
+      this.#follow?.end();
+    }
+    this.#fail(this.#unreachable(error ?? new Error("the connection was closed")));
+  }
+
+  #fail(error: OrchestratorError, end: () => void = () => this.#socket?.terminate()): void {
+    if (this.#ended !== undefined) return;
+    this.#ended = error;
+    clearTimeout(this.#timer);
+    this.#unsent.length = 0;
+    for (const waiting of this.#waiting.splice(0)) waiting.reject(error);
+    this.#drained?.resolve(); // whoever sends finds `#ended`
+    this.#follow?.end(error);
+    end();
+  }
+
+  #unreachable(error: unknown): OrchestratorError {
+    const socket = formatAddress(this.address);
+    const code = systemCode(error);
+    if (code === "EACCES" || code === "EPERM") {
+      return new OrchestratorError(
+        "permission_denied",
+        `Cannot reach the orchestrator at ${JSON.stringify(socket)}`,
+        { cause: error, hint: "it serves the user who started it" },
+      );
+    }
+    const unknownHost = code === "ENOTFOUND" || code?.startsWith("EAI_");
+    return new OrchestratorError(
+      "unreachable",
+      `Cannot reach the orchestrator at ${JSON.stringify(socket)}`,
+      {
+        cause: unknownHost ? new Error("no such host") : error,
+        hint: `start one there with "veecle-orchestrator daemon --control-socket ${socket}"`,
+      },
+    );
+  }
+
+  #silent(what: string, afterMs: number): OrchestratorError {
+    const socket = JSON.stringify(formatAddress(this.address));
+    return new OrchestratorError("timed_out", `Cannot reach the orchestrator at ${socket}`, {
+      cause: new Error(`${what} within ${afterMs / 1000} s`),
+      hint: "it is stopped or overloaded: look at its log, and at its process",
+    });
+  }
+}
+
+function awaited(
+  deadlineMs: number,
+  second?: Waiting,
+): { promise: Promise<unknown>; waiting: Waiting } {
+  const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+  return { promise, waiting: { deadlineMs, resolve, reject, second } };
+}
+
+/** The error that a refusal of the daemon stands for, with its causes. */
+function refusal(response: Extract<Response, { Err: unknown }>): OrchestratorError {
+  const [message = "Cannot finish request: refused without a reason", ...causes] = response.Err;
+  let cause: Error | undefined;
+  for (const text of causes.reverse()) {
+    cause = new Error(text, cause === undefined ? undefined : { cause });
+  }
+  const known = ERROR_CODES.find((code: ErrorCode) => code === response.code);
+  return new OrchestratorError(known ?? "internal", message, { cause });
+}
+
+async function digest(file: Blob, name: string): Promise<{ length: number; hash: string }> {
+  const hasher = new Bun.CryptoHasher("sha256");
+  let length = 0;
+  try {
+    const stat = await (file as Partial<Bun.BunFile>).stat?.();
+    if (stat !== undefined && !stat.isFile()) throw new Error("it is not a regular file");
+    const size = stat?.size ?? file.size;
+    if (size > MAX_UPLOAD_BYTES) {
+      throw new Error(`it has ${size} bytes, and the limit is ${MAX_UPLOAD_BYTES}`);
+    }
+    for await (const chunk of pieces(file)) {
+      hasher.update(chunk);
+      length += chunk.length;
+      if (length > MAX_UPLOAD_BYTES) throw new Error("it is growing beyond all limits");
+    }
+  } catch (error) {
+    throw unreadable(name, error);
+  }
+  return { length, hash: hasher.digest("hex") };
+}
+
+async function* pieces(file: Blob): AsyncGenerator<Uint8Array, void, void> {
+  for await (const chunk of file.stream()) {
+    for (let start = 0; start < chunk.length; start += UPLOAD_CHUNK_BYTES) {
+      yield chunk.subarray(start, start + UPLOAD_CHUNK_BYTES);
+    }
+  }
+}
+
+function unreadable(name: string, cause: unknown): OrchestratorError {
+  return new OrchestratorError("io", `Cannot read ${JSON.stringify(name)}`, { cause });
+}
+
+function changed(name: string): OrchestratorError {
+  const message = `Cannot upload ${JSON.stringify(name)}: it changed while it was sent`;
+  return new OrchestratorError("upload_failed", message);
+}

@@ -1,0 +1,73 @@
+// A door: UDP. Binds one socket, sends and receives datagrams, and survives dead peers.
+
+import type { udp } from "bun";
+
+import { formatAddress, type TcpAddress } from "./address.ts";
+import { OrchestratorError, systemCode } from "./errors.ts";
+
+/** What became of a datagram: handed to the kernel, no room there, or refused for this address. */
+export type SendResult = "sent" | "full" | "refused";
+
+/** A bound UDP socket. */
+export interface DatagramSocket {
+  readonly address: TcpAddress;
+  send(datagram: Uint8Array, host: string, port: number): SendResult;
+  close(): void;
+}
+
+/**
+ * Binds a UDP socket; `receive` gets each datagram, which is its to keep.
+ * @throws `io` with the system's reason
+ */
+export async function bindDatagram(
+  address: TcpAddress,
+  receive: (datagram: Buffer, from: string) => void,
+  onFault: (error: unknown) => void,
+): Promise<DatagramSocket> {
+  let socket: udp.Socket<"buffer">;
+  try {
+    socket = await Bun.udpSocket({
+      hostname: address.host,
+      port: address.port,
+      socket: {
+        data(_socket, datagram, port, host) {
+          try {
+            receive(datagram, `${host}:${port}`);
+          } catch (error) {
+            onFault(error);
+          }
+        },
+        // The kernel's report that an earlier datagram found nobody: `send` meets it too.
+        error() {},
+      },
+    });
+  } catch (error) {
+    throw new OrchestratorError("io", `Cannot listen on ${formatAddress(address)} (UDP)`, {
+      cause: error,
+    });
+  }
+  return {
+    address: { kind: "tcp", host: address.host, port: socket.port },
+    send: (datagram, host, port) => send(socket, datagram, host, port),
+    close: () => socket.close(),
+  };
+}
+
+function send(
+  socket: udp.Socket<"buffer">,
+  datagram: Uint8Array,
+  host: string,
+  port: number,
+): SendResult {
+  try {
+    return socket.send(datagram, port, host) ? "sent" : "full";
+  } catch (error) {
+    if (systemCode(error) !== "ECONNREFUSED") return "refused";
+  }
+  // The error belonged to an earlier datagram, perhaps to another peer: this one was not sent yet.
+  try {
+    return socket.send(datagram, port, host) ? "sent" : "full";
+  } catch {
+    return "refused";
+  }
+}

@@ -1,0 +1,278 @@
+// A door: locks, private folders, uploaded binaries, and the log on standard error.
+
+import { Database } from "bun:sqlite";
+import { createHash } from "node:crypto";
+import {
+  chmodSync,
+  constants,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  write,
+  writeSync,
+} from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
+import { join } from "node:path";
+
+import { OrchestratorError, systemCode } from "./errors.ts";
+import { MAX_LOG_BACKLOG_BYTES } from "./limits.ts";
+
+/** A lock that ends with this process, however it ends. */
+export interface FileLock {
+  release(): void;
+}
+
+/**
+ * Takes the lock of a file, or returns undefined if another process holds it. The file is made if
+ * need be and removed on release. SQLite holds the lock: Bun has no other that needs no FFI.
+ * @throws `io` if the file cannot be made
+ */
+export function tryLock(path: string): FileLock | undefined {
+  for (;;) {
+    let database: Database | undefined;
+    try {
+      const mask = process.umask(0o177);
+      try {
+        database = new Database(path, { create: true });
+      } finally {
+        process.umask(mask);
+      }
+      database.run("PRAGMA journal_mode = MEMORY");
+      database.run("BEGIN EXCLUSIVE");
+    } catch (error) {
+      database?.close();
+      const code = (error as { code?: unknown }).code;
+      if (code === "SQLITE_BUSY") return undefined;
+      throw new OrchestratorError("io", `Cannot lock ${path}`, { cause: explainLock(error, path) });
+    }
+    // Another process may have removed the file between our open and our lock.
+    if (statSync(path, { throwIfNoEntry: false }) === undefined) {
+      database.close();
+      continue;
+    }
+    const held = database;
+    return {
+      release: () => {
+        rmSync(path, { force: true });
+        held.close();
+      },
+    };
+  }
+}
+
+function explainLock(error: unknown, path: string): unknown {
+  const folder = join(path, "..");
+  const found = statSync(folder, { throwIfNoEntry: false });
+  if (found === undefined) return new Error(`the folder ${folder} does not exist`);
+  if (!found.isDirectory()) return new Error(`${folder} is not a folder`);
+  return new Error(`the folder ${folder} is not writable (${(error as Error).message})`);
+}
+
+/**
+ * Makes a folder with mode 0700, or accepts one of our own that has no looser mode.
+ * @throws `permission_denied` if it is a link, foreign, or open to others; `io` otherwise
+ */
+export function makePrivateFolder(path: string): void {
+  const refuse = (reason: string): OrchestratorError =>
+    new OrchestratorError("permission_denied", `Cannot use the folder ${path}: ${reason}`);
+  try {
+    mkdirSync(path, { mode: 0o700 });
+    chmodSync(path, 0o700);
+    return;
+  } catch (error) {
+    if (systemCode(error) !== "EEXIST") {
+      throw new OrchestratorError("io", `Cannot make the folder ${path}`, { cause: error });
+    }
+  }
+  const found = lstatSync(path);
+  if (found.isSymbolicLink()) throw refuse("it is a symbolic link");
+  if (!found.isDirectory()) throw refuse("it is not a folder");
+  if (found.uid !== process.getuid?.()) throw refuse(`it belongs to user ${found.uid}`);
+  if ((found.mode & 0o077) !== 0) {
+    throw refuse(
+      `others may use it (mode ${(found.mode & 0o777).toString(8)}); chmod 700 mends it`,
+    );
+  }
+}
+
+/** A private folder of this daemon alone: nobody else's, empty at first, gone at the end. */
+export interface OwnFolder {
+  readonly path: string;
+  remove(): void;
+}
+
+/**
+ * Takes the folder `name` under the first base where that is possible and `fits` says yes. What a
+ * killed daemon left in it is removed; the folder of a living one is not touched.
+ * @throws `io` or `permission_denied` if no base will do
+ */
+export function takeFolder(
+  bases: readonly string[],
+  name: string,
+  fits: (path: string) => boolean,
+): OwnFolder {
+  let fault: unknown = new Error("the path would be too long for a socket");
+  for (const base of bases) {
+    for (let i = 0; i < 100; i++) {
+      const path = join(base, i === 0 ? name : `${name}-${i}`);
+      if (!fits(path)) break;
+      try {
+        makePrivateFolder(path);
+        const lock = tryLock(join(path, "lock"));
+        if (lock === undefined) continue;
+        for (const entry of readdirSync(path)) {
+          if (!entry.startsWith("lock"))
+            rmSync(join(path, entry), { recursive: true, force: true });
+        }
+        return {
+          path,
+          remove: () => {
+            lock.release();
+            rmSync(path, { recursive: true, force: true });
+          },
+        };
+      } catch (error) {
+        fault = error;
+        break;
+      }
+    }
+  }
+  throw new OrchestratorError("io", "Cannot make a folder for the sockets of instances", {
+    cause: fault,
+    hint: "set XDG_RUNTIME_DIR or TMPDIR to a short path that you may write to",
+  });
+}
+
+/** A binary that is being uploaded: a file that only its owner may read, hashed on the way. */
+export class Upload {
+  readonly path: string;
+  readonly #file: FileHandle;
+  readonly #hash = createHash("sha256");
+  #isClosed = false;
+
+  private constructor(path: string, file: FileHandle) {
+    this.path = path;
+    this.#file = file;
+  }
+
+  /** @throws the system's error */
+  static async create(folder: string, name: string): Promise<Upload> {
+    const path = join(folder, name);
+    const { O_CREAT, O_EXCL, O_WRONLY, O_NOFOLLOW } = constants;
+    return new Upload(path, await open(path, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o600));
+  }
+
+  /** Appends bytes. @throws the system's error, such as ENOSPC */
+  async write(bytes: Uint8Array): Promise<void> {
+    this.#hash.update(bytes);
+    for (let at = 0; at < bytes.length;) {
+      const { bytesWritten } = await this.#file.write(bytes, at, bytes.length - at);
+      at += bytesWritten;
+    }
+  }
+
+  /** Makes the file durable and executable; returns its SHA-256 in hexadecimal. */
+  async finish(): Promise<string> {
+    await this.#file.sync();
+    await this.#file.chmod(0o500);
+    await this.#close();
+    return this.#hash.digest("hex");
+  }
+
+  /** Removes the file. */
+  async discard(): Promise<void> {
+    await this.#close();
+    removeFile(this.path);
+  }
+
+  async #close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    await this.#file.close();
+  }
+}
+
+export function removeFile(path: string): void {
+  rmSync(path, { force: true });
+}
+
+/** Whether somebody else's file stands at a path where we want a socket. */
+export function isOtherFile(path: string): boolean {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  return found !== undefined && !found.isSocket();
+}
+
+/** Whether this process was told to ignore a signal, as `nohup` does with 1. */
+export function isSignalIgnored(status: string, signal: number): boolean {
+  const mask = /^SigIgn:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? "0";
+  return ((BigInt(`0x${mask}`) >> BigInt(signal - 1)) & 1n) === 1n;
+}
+
+/** Writes lines to a file descriptor without ever waiting for its reader. */
+export class LineWriter {
+  readonly #fd: number;
+  #waiting: string[] = [];
+  #waitingBytes = 0;
+  #dropped = 0;
+  #isWriting = false;
+  #isBroken = false;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /** Takes a line with its newline; beyond a bound it is dropped, and counted in a later line. */
+  write(line: string): void {
+    if (this.#isBroken) return;
+    if (this.#waitingBytes > MAX_LOG_BACKLOG_BYTES) {
+      this.#dropped++;
+      return;
+    }
+    this.#waiting.push(line);
+    this.#waitingBytes += line.length;
+    if (!this.#isWriting) this.#next();
+  }
+
+  /** Writes what is waiting now, at the end of the program; a reader that is stuck gets nothing more. */
+  flush(): void {
+    if (this.#isWriting || this.#isBroken || this.#waiting.length === 0) return;
+    try {
+      writeSync(this.#fd, this.#waiting.join(""));
+    } catch {
+      this.#isBroken = true; // nobody reads the log any more, and there is nobody to tell
+    }
+    this.#waiting = [];
+  }
+
+  #next(): void {
+    if (this.#dropped > 0) {
+      this.#waiting.push(`[${this.#dropped} log lines dropped: nobody read them]\n`);
+      this.#dropped = 0;
+    }
+    const bytes = Buffer.from(this.#waiting.join(""));
+    this.#waiting = [];
+    this.#waitingBytes = 0;
+    this.#isWriting = true;
+    this.#put(bytes);
+  }
+
+  #put(bytes: Buffer): void {
+    write(this.#fd, bytes, (error, written) => {
+      if (error !== null) {
+        if (systemCode(error) === "EAGAIN") {
+          setTimeout(() => this.#put(bytes), 10);
+          return;
+        }
+        this.#isBroken = true; // EPIPE and the like: the reader is gone for good
+        return;
+      }
+      if (written < bytes.length) this.#put(bytes.subarray(written));
+      else {
+        this.#isWriting = false;
+        if (this.#waiting.length > 0) this.#next();
+      }
+    });
+  }
+}

@@ -1,0 +1,186 @@
+// A door: processes, process groups, priorities, the clock and timers.
+//
+// Decides nothing. A process is started in a session of its own, so that its group id is its pid
+// and a signal reaches everything that it started.
+
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { setPriority } from "node:os";
+
+import { OrchestratorError, systemCode } from "./errors.ts";
+import type { Exit } from "./model.ts";
+
+export interface SpawnRequest {
+  /** With a "/" as it is, otherwise looked up in `PATH` of `env`. */
+  readonly path: string;
+  readonly env: Readonly<Record<string, string>>;
+  /** Called once, never before `spawn` has returned. */
+  onExit(exit: Exit): void;
+  /** Bytes of standard output and standard error; the chunk is the callee's to keep. */
+  onOutput(stream: "stdout" | "stderr", chunk: Uint8Array): void;
+  /** Both streams ended; a grandchild may hold them open long after the exit. */
+  onOutputEnd(): void;
+}
+
+/** What the supervisor needs of a system. */
+export interface Host {
+  /** @throws `cannot_run` with the system's reason as its cause */
+  spawn(request: SpawnRequest): { readonly pid: number; releaseOutput(): void };
+  /** Signals every process of a group; false if there is none. */
+  signalGroup(pgid: number, signal: NodeJS.Signals): boolean;
+  /** The processes of a group that are more than a zombie. */
+  groupMembers(pgid: number): number[];
+  /** @throws the system's error */
+  setPriority(pid: number, nice: number): void;
+  /** Milliseconds on a clock that is never set. */
+  now(): number;
+  /** Calls back once; the returned function cancels. */
+  after(ms: number, action: () => void): () => void;
+}
+
+/** The real system. `onFault` hears of callbacks that threw. */
+export function systemHost(onFault: (error: unknown) => void): Host {
+  return {
+    spawn: (request) => spawn(request, onFault),
+    signalGroup,
+    groupMembers,
+    setPriority,
+    now: () => performance.now(),
+    after: (ms, action) => {
+      const timer = setTimeout(() => {
+        try {
+          action();
+        } catch (error) {
+          onFault(error);
+        }
+      }, ms);
+      return () => clearTimeout(timer);
+    },
+  };
+}
+
+function spawn(
+  request: SpawnRequest,
+  onFault: (error: unknown) => void,
+): { pid: number; releaseOutput(): void } {
+  const program = locate(request.path, request.env["PATH"] ?? "");
+  let isStarted = false;
+  let early: Exit | undefined;
+  const exited = (exit: Exit): void => {
+    if (!isStarted) early = exit;
+    else request.onExit(exit);
+  };
+  let child: Bun.Subprocess<"ignore", "pipe", "pipe">;
+  try {
+    child = Bun.spawn({
+      cmd: [program],
+      env: { ...request.env },
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+      detached: true,
+      onExit: (_child, code, signal) => {
+        exited({
+          code: signal === null ? (code ?? undefined) : undefined,
+          signal: signal === null ? undefined : String(signal),
+        });
+      },
+    });
+  } catch (error) {
+    throw new OrchestratorError("cannot_run", `Cannot run ${JSON.stringify(request.path)}`, {
+      cause: explain(error, program),
+    });
+  }
+  isStarted = true;
+  if (early !== undefined) queueMicrotask(() => request.onExit(early as Exit));
+  const readers = [child.stdout.getReader(), child.stderr.getReader()] as const;
+  const pumps = [
+    pump(readers[0], (chunk) => request.onOutput("stdout", chunk)),
+    pump(readers[1], (chunk) => request.onOutput("stderr", chunk)),
+  ];
+  Promise.all(pumps).then(() => request.onOutputEnd(), onFault);
+  return {
+    pid: child.pid,
+    releaseOutput: () => {
+      for (const reader of readers) reader.cancel().catch(onFault);
+    },
+  };
+}
+
+async function pump(
+  reader: { read(): Promise<{ done: boolean; value?: Uint8Array | undefined }> },
+  take: (chunk: Uint8Array) => void,
+): Promise<void> {
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done || value === undefined) return;
+    take(value);
+  }
+}
+
+/** The file that is run. @throws `cannot_run` if a bare name is not in `PATH`, or it is a folder */
+function locate(path: string, searchPath: string): string {
+  const fault = (reason: string): OrchestratorError =>
+    new OrchestratorError("cannot_run", `Cannot run ${JSON.stringify(path)}`, {
+      cause: new Error(reason),
+    });
+  if (!path.includes("/")) {
+    const found = Bun.which(path, { PATH: searchPath });
+    if (found === null) throw fault("no such program in PATH");
+    return found;
+  }
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) {
+    throw fault("it is a folder");
+  }
+  return path;
+}
+
+/** The system's reason in words that name what is wrong with the file. */
+function explain(error: unknown, path: string): unknown {
+  switch (systemCode(error)) {
+    case "ENOENT":
+      return statSync(path, { throwIfNoEntry: false }) === undefined
+        ? error
+        : new Error("the interpreter or loader that it names does not exist");
+    case "EACCES":
+      return new Error("permission denied (is it executable?)");
+    case "ENOEXEC":
+      return new Error("not a program that this machine can run");
+    default:
+      return error;
+  }
+}
+
+function signalGroup(pgid: number, signal: NodeJS.Signals): boolean {
+  try {
+    process.kill(-pgid, signal);
+    return true;
+  } catch (error) {
+    if (systemCode(error) === "ESRCH") return false;
+    throw error;
+  }
+}
+
+function groupMembers(pgid: number): number[] {
+  try {
+    process.kill(-pgid, 0);
+  } catch (error) {
+    if (systemCode(error) === "ESRCH") return [];
+  }
+  const members: number[] = [];
+  for (const name of readdirSync("/proc")) {
+    if (!/^[0-9]+$/.test(name)) continue;
+    const stat = readProcessStat(name);
+    // After the command in parentheses: state, parent, process group.
+    const [state, , group] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    if (Number(group) === pgid && state !== "Z" && state !== "X") members.push(Number(name));
+  }
+  return members;
+}
+
+function readProcessStat(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, "utf8");
+  } catch {
+    return ""; // it ended between the two looks
+  }
+}

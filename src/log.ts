@@ -1,0 +1,306 @@
+// Log records: what is written (filter directives), how often (rate limit) and how it looks.
+//
+//   2025-04-03T16:27:10.079509Z  INFO run: orchestrator::control: listening socket="/run/…"
+//   time                         level spans target                message   fields
+//
+// One record is one line, whatever its texts contain. Where lines go is handed in; nothing is kept.
+
+import { OrchestratorError } from "./errors.ts";
+import { LOG_INTERVAL_MS, MAX_LOG_CAUSES, MAX_LOG_TEXT } from "./limits.ts";
+
+export type Level = "error" | "warn" | "info" | "debug" | "trace";
+
+/** Values of a record, printed as `key=value` in this order; an undefined one is left out. */
+export type LogFields = Readonly<Record<string, string | number | boolean | null | undefined>>;
+
+export interface LogFilter {
+  /** `target` is the name of a room without the crate's prefix, such as `control`. */
+  enabled(target: string, level: Level): boolean;
+}
+
+/** The rooms that a directive may name without a level. */
+export const LOG_TARGETS: readonly string[] = [
+  "client",
+  "control",
+  "daemon",
+  "datagram",
+  "files",
+  "host",
+  "lifecycle",
+  "orchestrator",
+  "outbox",
+  "output",
+  "peer",
+  "port",
+  "protocol",
+  "router",
+  "runtime",
+  "socket",
+  "store",
+  "supervisor",
+  "telemetry",
+];
+
+const LEVELS: readonly Level[] = ["error", "warn", "info", "debug", "trace"];
+const CRATES: readonly string[] = ["orchestrator", "veecle_orchestrator"];
+const TARGET = /^[\w-]+(::[\w-]+)*$/;
+
+/**
+ * Reads filter directives of the kind that `tracing`'s `EnvFilter` takes: `level`, `target=level` or
+ * `target` (all of its levels), separated by commas. A level is a word in any case, 0 to 5, or `off`.
+ * The most specific directive decides, among equal ones the last. Without any directive the level is
+ * `info`; with directives but no bare level, targets that none of them names log errors only.
+ * Targets of other programs (`tokio=warn`) are accepted with a level, and match nothing.
+ * @throws `misuse`, naming the directive
+ */
+export function parseLogFilter(text: string): LogFilter {
+  const ranks = new Map<string, number>(); // "": everywhere, "*": the whole crate, else a room
+  let named = false;
+  for (const part of text.split(",")) {
+    const directive = part.trim();
+    if (directive === "") continue;
+    const { target, rank } = parseDirective(directive);
+    if (target !== undefined) ranks.set(target, rank);
+    named = true;
+  }
+  const other = ranks.get("*") ?? ranks.get("") ?? (named ? 1 : 3);
+  return {
+    enabled: (target, level) => LEVELS.indexOf(level) < (ranks.get(target) ?? other),
+  };
+}
+
+/** A rank is the number of levels that are written: 0 is `off`, 5 is `trace`. */
+function parseDirective(directive: string): { target: string | undefined; rank: number } {
+  const fault = (reason: string): OrchestratorError =>
+    new OrchestratorError(
+      "misuse",
+      `Cannot use log directive ${JSON.stringify(directive)}: ${reason}`,
+      {
+        hint: 'write a level, or target=level, separated by commas: "info" or "router=trace,warn"',
+      },
+    );
+  if (/[[\]{}]/.test(directive)) throw fault("directives for spans are not supported");
+  const equals = directive.indexOf("=");
+  if (equals < 0) {
+    const rank = parseRank(directive);
+    if (rank !== undefined) return { target: "", rank };
+    const target = ownTarget(directive);
+    if (target === undefined) throw fault("it is neither a level nor a target");
+    return { target, rank: LEVELS.length };
+  }
+  const name = directive.slice(0, equals).trim();
+  const level = directive.slice(equals + 1).trim();
+  if (!TARGET.test(name)) throw fault(`${JSON.stringify(name)} is not a target`);
+  const rank = parseRank(level);
+  if (rank === undefined) throw fault(`${JSON.stringify(level)} is not a level`);
+  return { target: ownTarget(name), rank };
+}
+
+function parseRank(text: string): number | undefined {
+  if (/^[0-5]$/.test(text)) return Number(text);
+  const word = text.toLowerCase();
+  if (word === "off") return 0;
+  const index = (LEVELS as readonly string[]).indexOf(word);
+  return index < 0 ? undefined : index + 1;
+}
+
+/** The room that a target names, `*` for all of them, undefined for anything foreign. */
+function ownTarget(name: string): string | undefined {
+  if (CRATES.includes(name)) return "*";
+  const [crate, room, ...more] = name.split("::");
+  const target = room !== undefined && CRATES.includes(crate as string) ? room : name;
+  return more.length === 0 && LOG_TARGETS.includes(target) ? target : undefined;
+}
+
+/** The log of a process; each room writes to its own target. */
+export class Log {
+  readonly #filter: LogFilter;
+  readonly #write: (line: string) => void;
+  readonly #now: () => number;
+
+  /**
+   * `write` takes one line without its newline. `now` is in milliseconds since the epoch; its
+   * fraction is printed down to the microsecond.
+   */
+  constructor(filter: LogFilter, write: (line: string) => void, now: () => number = wallClock()) {
+    this.#filter = filter;
+    this.#write = write;
+    this.#now = now;
+  }
+
+  /** The log of one room; its name is printed as `orchestrator::<name>`. */
+  target(name: string): TargetLog {
+    const write = (level: Level, spans: string, message: string, fields?: LogFields): void =>
+      this.#write(formatRecord(this.#now(), level, spans, name, message, fields));
+    return new TargetLog(
+      LEVELS.filter((level) => this.#filter.enabled(name, level)),
+      write,
+    );
+  }
+}
+
+/** The log of one room. `spans` is what is going on, outermost first: `run:connection`, or "". */
+export class TargetLog {
+  readonly #levels: readonly Level[];
+  readonly #write: (level: Level, spans: string, message: string, fields?: LogFields) => void;
+
+  /** Made by `Log.target()`. */
+  constructor(
+    levels: readonly Level[],
+    write: (level: Level, spans: string, message: string, fields?: LogFields) => void,
+  ) {
+    this.#levels = levels;
+    this.#write = write;
+  }
+
+  /** Whether a record of this level is written: ask before computing costly fields. */
+  enabled(level: Level): boolean {
+    return this.#levels.includes(level);
+  }
+
+  error(spans: string, message: string, fields?: LogFields): void {
+    if (this.enabled("error")) this.#write("error", spans, message, fields);
+  }
+
+  warn(spans: string, message: string, fields?: LogFields): void {
+    if (this.enabled("warn")) this.#write("warn", spans, message, fields);
+  }
+
+  info(spans: string, message: string, fields?: LogFields): void {
+    if (this.enabled("info")) this.#write("info", spans, message, fields);
+  }
+
+  debug(spans: string, message: string, fields?: LogFields): void {
+    if (this.enabled("debug")) this.#write("debug", spans, message, fields);
+  }
+
+  trace(spans: string, message: string, fields?: LogFields): void {
+    if (this.enabled("trace")) this.#write("trace", spans, message, fields);
+  }
+}
+
+/**
+ * Lets one message per interval and cause through and counts the others. Keeps a bounded number of
+ * causes; while all of them are in use, further causes share one. A cause that falls silent never
+ * has its last count printed: exact figures are in the counters.
+ */
+export class RateLimited {
+  readonly #intervalMs: number;
+  readonly #maxCauses: number;
+  readonly #causes = new Map<string, { since: number; omitted: number }>();
+  readonly #shared = { since: Number.NEGATIVE_INFINITY, omitted: 0 };
+
+  constructor(intervalMs: number = LOG_INTERVAL_MS, maxCauses: number = MAX_LOG_CAUSES) {
+    this.#intervalMs = intervalMs;
+    this.#maxCauses = maxCauses;
+  }
+
+  /**
+   * Returns the message to log now, with the number of those left out since the last one, or
+   * undefined if this one is left out. `nowMs` is any clock that does not go back.
+   */
+  admit(cause: string, message: string, nowMs: number): string | undefined {
+    const state = this.#causes.get(cause) ?? this.#enter(cause, nowMs);
+    if (nowMs - state.since < this.#intervalMs) {
+      state.omitted += 1;
+      return undefined;
+    }
+    const { omitted } = state;
+    state.since = nowMs;
+    state.omitted = 0;
+    return omitted === 0 ? message : `${message} (and ${omitted} more like it)`;
+  }
+
+  #enter(cause: string, nowMs: number): { since: number; omitted: number } {
+    if (this.#causes.size >= this.#maxCauses) {
+      for (const [key, { since }] of this.#causes) {
+        if (nowMs - since >= this.#intervalMs) this.#causes.delete(key);
+      }
+    }
+    if (this.#causes.size >= this.#maxCauses) return this.#shared;
+    const state = { since: Number.NEGATIVE_INFINITY, omitted: 0 };
+    this.#causes.set(cause, state);
+    return state;
+  }
+}
+
+const UNSAFE = /[\p{Cc}\p{Zl}\p{Zp}\p{Cs}\p{Bidi_Control}]/gu;
+const NAMED_ESCAPES: Readonly<Record<string, string>> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+
+/**
+ * Writes as an escape whatever could end a line, drive a terminal or turn the direction of writing:
+ * control characters, line separators, lone surrogates and marks of direction.
+ */
+export function escapeText(text: string): string {
+  return text.replaceAll(
+    UNSAFE,
+    (character) =>
+      NAMED_ESCAPES[character] ?? `\\u{${(character.codePointAt(0) as number).toString(16)}}`,
+  );
+}
+
+function formatRecord(
+  timeMs: number,
+  level: Level,
+  spans: string,
+  target: string,
+  message: string,
+  fields: LogFields | undefined,
+): string {
+  const where = spans === "" ? "" : `${escapeText(spans)}: `;
+  let line =
+    `${formatTime(timeMs)} ${level.toUpperCase().padStart(5)} ` +
+    `${where}orchestrator::${target}: ${escapeText(shorten(message))}`;
+  for (const key in fields) {
+    const value = fields[key];
+    if (value !== undefined) line += ` ${key}=${formatValue(value)}`;
+  }
+  return line;
+}
+
+function formatTime(timeMs: number): string {
+  const micros = Math.floor(timeMs * 1000);
+  const millis = Math.floor(micros / 1000);
+  const rest = String(micros - millis * 1000).padStart(3, "0");
+  return `${new Date(millis).toISOString().slice(0, -1)}${rest}Z`;
+}
+
+/** Words, numbers, ids and `Name(arguments)` stand as they are; any other text is quoted. */
+function formatValue(value: string | number | boolean | null): string {
+  if (typeof value !== "string") return String(value);
+  const text = shorten(value);
+  return /^[A-Za-z0-9._:()+,@-]+$/.test(text) ? text : escapeText(JSON.stringify(text));
+}
+
+function shorten(text: string): string {
+  return text.length > MAX_LOG_TEXT ? `${text.slice(0, MAX_LOG_TEXT)}…` : text;
+}
+
+/** The wall clock in microseconds, which follows when somebody sets the clock. */
+function wallClock(): () => number {
+  let origin = performance.timeOrigin;
+  return () => {
+    const wall = Date.now();
+    const time = origin + performance.now();
+    if (time >= wall - 1 && time < wall + 2) return time;
+    origin += wall - time;
+    return wall;
+  };
+}
+
+/** Warnings of which each cause is logged at most once a second; the others are counted. */
+export class QuietLog {
+  readonly #log: TargetLog;
+  readonly #limited: RateLimited = new RateLimited();
+  readonly #now: () => number;
+
+  constructor(log: TargetLog, now: () => number) {
+    this.#log = log;
+    this.#now = now;
+  }
+
+  warn(cause: string, spans: string, message: string, fields?: LogFields): void {
+    const admitted = this.#limited.admit(cause, message, this.#now());
+    if (admitted !== undefined) this.#log.warn(spans, admitted, fields);
+  }
+}

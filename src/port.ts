@@ -1,0 +1,223 @@
+// One instance's socket: its one connection, its dialect, and what it says.
+//
+// Hands data to the router, telemetry to the exporter and control requests to the orchestrator.
+// Whatever is wrong with what the instance sends ends this connection only; it may connect again.
+
+import { messageChain, OrchestratorError } from "./errors.ts";
+import {
+  DIALECT_WAIT_MS,
+  MAX_FRAME_BYTES,
+  MAX_PENDING_CONTROL,
+  MAX_TYPE_NAME_BYTES,
+} from "./limits.ts";
+import type { QuietLog, TargetLog } from "./log.ts";
+import {
+  type Dialect,
+  encodeNative,
+  KIND,
+  type MessageReader,
+  type MessageSink,
+  NativeReader,
+  type Run,
+  type TypeTable,
+  VeecleReader,
+} from "./message.ts";
+import type { InstanceId } from "./model.ts";
+import type { Outbox } from "./outbox.ts";
+import { decodeInstanceRequest, type Request } from "./protocol.ts";
+import type { Router, Source } from "./router.ts";
+import type { Connection, StreamHandlers } from "./socket.ts";
+import type { TelemetryExporter } from "./telemetry.ts";
+
+/** What a port needs of the rest of the house. */
+export interface PortOptions {
+  readonly id: InstanceId;
+  readonly types: TypeTable;
+  readonly router: Router;
+  readonly source: Source;
+  readonly outbox: Outbox;
+  readonly telemetry: TelemetryExporter | undefined;
+  readonly log: TargetLog;
+  readonly quiet: QuietLog;
+  /** Carries out a control request, or throws; unprivileged instances have none. */
+  readonly control: ((request: Request & { kind: "Start" | "Stop" }) => Promise<void>) | undefined;
+  after(ms: number, action: () => void): () => void;
+}
+
+/** The socket of one instance. */
+export class Port implements MessageSink {
+  readonly #options: PortOptions;
+  readonly #id: InstanceId;
+  #connection: Connection | undefined;
+  #reader: MessageReader | undefined;
+  #cancelWait: () => void = () => {};
+  #control: Promise<void> = Promise.resolve();
+  #pendingControl = 0;
+
+  constructor(options: PortOptions) {
+    this.#options = options;
+    this.#id = options.id;
+  }
+
+  get isConnected(): boolean {
+    return this.#connection !== undefined;
+  }
+
+  /** The dialect of the present connection, once its first byte has told. */
+  get dialect(): Dialect | undefined {
+    return this.#reader?.dialect;
+  }
+
+  /** Takes a connection, unless there is one already. */
+  accept(connection: Connection): StreamHandlers {
+    const { log, quiet, outbox, after } = this.#options;
+    if (this.#connection !== undefined) {
+      quiet.warn(`second ${this.#id}`, "run", "refused a second connection of the instance", {
+        id: this.#id,
+      });
+      connection.close();
+      return { data() {}, drain() {}, end() {}, close() {} };
+    }
+    this.#connection = connection;
+    log.info("run", "instance connected", { id: this.#id });
+    // The first byte tells the dialect; an instance that waits for it is taken to speak Veecle.
+    this.#cancelWait = after(DIALECT_WAIT_MS, () => {
+      if (this.#connection === connection && this.#reader === undefined) this.#attach("veecle");
+    });
+    return {
+      data: (chunk) => this.#receive(connection, chunk),
+      drain: () => {
+        if (this.#connection === connection) outbox.drain();
+      },
+      end: () => connection.close(),
+      close: () => this.#closed(connection, "instance disconnected"),
+    };
+  }
+
+  /** Ends the connection: it belongs to a process that is gone, or to an instance being removed. */
+  reset(): void {
+    const connection = this.#connection;
+    if (connection === undefined) return;
+    this.#closed(connection, "instance connection ended");
+    connection.close();
+  }
+
+  data(run: Run): void {
+    this.#options.router.route(this.#options.source, run);
+  }
+
+  telemetry(chunk: Buffer, start: number, end: number): void {
+    this.#options.telemetry?.push(chunk, start, end);
+  }
+
+  controlRequest(value: unknown): void {
+    const connection = this.#connection as Connection;
+    if (++this.#pendingControl === MAX_PENDING_CONTROL) connection.pause();
+    const work = this.#control.then(() => this.#execute(value));
+    this.#control = work.then((response) => {
+      if (this.#pendingControl-- === MAX_PENDING_CONTROL) connection.resume();
+      if (this.#connection === connection) this.#send("controlResponse", response);
+    });
+  }
+
+  hello(): void {
+    this.#send("hello", {
+      version: 1,
+      id: this.#id,
+      limits: { frame: MAX_FRAME_BYTES, type_name: MAX_TYPE_NAME_BYTES },
+    });
+  }
+
+  skipped(kind: string): void {
+    const { source, quiet } = this.#options;
+    source.received++;
+    source.refused++;
+    quiet.warn(`skipped ${this.#id}`, "run", `skipped a ${kind}`, { id: this.#id });
+  }
+
+  #receive(connection: Connection, chunk: Buffer): void {
+    if (this.#connection !== connection) return;
+    const { router, telemetry } = this.#options;
+    try {
+      this.#reader ??= this.#open(chunk[0]);
+      this.#reader.push(chunk);
+    } catch (error) {
+      if (!(error instanceof OrchestratorError)) throw error;
+      this.#refuse(connection, error);
+    } finally {
+      router.flush();
+      telemetry?.flush();
+    }
+  }
+
+  /** @throws `bad_request` if no dialect begins with this byte */
+  #open(first: number | undefined): MessageReader {
+    const { types } = this.#options;
+    if (first === 0) {
+      this.#attach("native");
+      return new NativeReader(types, MAX_FRAME_BYTES, this);
+    }
+    if (first === 0x7b || first === 0x22) {
+      this.#attach("veecle");
+      return new VeecleReader(types, MAX_FRAME_BYTES, this);
+    }
+    throw new OrchestratorError(
+      "bad_request",
+      `Cannot read message: no dialect begins with byte 0x${(first ?? 0).toString(16)}`,
+    );
+  }
+
+  #attach(dialect: Dialect): void {
+    this.#cancelWait();
+    const connection = this.#connection as Connection;
+    this.#options.outbox.attach(dialect, (bytes) => connection.write(bytes));
+  }
+
+  #refuse(connection: Connection, error: OrchestratorError): void {
+    const { source, quiet } = this.#options;
+    source.received++;
+    source.refused++;
+    quiet.warn(`refused ${this.#id}`, "run", "ended the connection of an instance", {
+      id: this.#id,
+      error: messageChain(error).join(": "),
+    });
+    this.#closed(connection, "instance connection ended");
+    connection.close();
+  }
+
+  #closed(connection: Connection, message: string): void {
+    if (this.#connection !== connection) return;
+    this.#cancelWait();
+    this.#connection = undefined;
+    this.#reader = undefined;
+    this.#options.outbox.detach();
+    this.#options.log.info("run", message, { id: this.#id });
+  }
+
+  async #execute(value: unknown): Promise<unknown> {
+    const { control, quiet } = this.#options;
+    try {
+      const request = decodeInstanceRequest(value);
+      if (control === undefined) {
+        quiet.warn(`control ${this.#id}`, "run", "refused a control request of an instance", {
+          id: this.#id,
+          error: "no control privileges",
+        });
+        return { Error: "no control privileges" };
+      }
+      await control(request);
+      return request.kind === "Start" ? "Started" : "Stopped";
+    } catch (error) {
+      return { Error: messageChain(error).join(": ") };
+    }
+  }
+
+  #send(kind: "hello" | "controlResponse", value: unknown): void {
+    const json = JSON.stringify(value);
+    const message =
+      this.dialect === "native"
+        ? encodeNative(KIND[kind], Buffer.alloc(0), Buffer.from(json))
+        : Buffer.from(`{"ControlResponse":${json}}\n`);
+    this.#options.outbox.send(message);
+  }
+}

@@ -1,0 +1,240 @@
+// A door: stream sockets. Listens and connects on Unix paths and TCP, and hands on bytes.
+//
+// Knows nothing of what travels. A handler that throws costs its own connection only. The kernel
+// takes what it takes: `write` queues nothing, so every owner of a connection keeps its own queue.
+
+import { chmodSync, lstatSync, renameSync, rmSync, unlinkSync } from "node:fs";
+
+import type { Socket, TCPSocketListener, UnixSocketListener } from "bun";
+
+import { type Address, formatAddress, socketPathFault } from "./address.ts";
+import { OrchestratorError, systemCode } from "./errors.ts";
+import { CONNECT_TIMEOUT_MS, LINGER_MS } from "./limits.ts";
+
+/** What happens on a connection. Chunks are the handler's to keep. */
+export interface StreamHandlers {
+  data(chunk: Buffer): void;
+  /** The kernel takes bytes again after it had taken fewer than offered. */
+  drain(): void;
+  /** The peer sends no more; it may still read. */
+  end(): void;
+  /** Both directions are gone. Always the last call, exactly once. */
+  close(): void;
+}
+
+/** One open connection. */
+export interface Connection {
+  /** Who is at the other end, for the log. */
+  readonly peer: string;
+  /** Returns how many bytes the kernel took: 0 if it is full or the connection is gone. */
+  write(bytes: Uint8Array): number;
+  /** Sends the end of the stream; closes when the peer does, or after a moment. */
+  finish(): void;
+  /** Ends both directions now. */
+  close(): void;
+  pause(): void;
+  resume(): void;
+}
+
+/** A listening socket. */
+export interface Listener {
+  /** With the port that was chosen if none was given. */
+  readonly address: Address;
+  /** Takes no more connections; open ones stay. Removes its own socket file. */
+  stop(): void;
+}
+
+/** Opens a connection's handlers; whatever it throws closes the connection. */
+export type Accept = (connection: Connection) => StreamHandlers;
+
+/** Hears of handlers that threw: defects, never a peer's fault. */
+export type OnFault = (error: unknown) => void;
+
+interface State {
+  handlers: StreamHandlers | undefined;
+  linger: ReturnType<typeof setTimeout> | undefined;
+}
+
+const DISCARD: StreamHandlers = { data() {}, drain() {}, end() {}, close() {} };
+
+function wrap(socket: Socket<State>, peer: string): Connection {
+  return {
+    peer,
+    write: (bytes) => Math.max(0, socket.write(bytes)),
+    finish: () => {
+      socket.data.linger ??= setTimeout(() => socket.terminate(), LINGER_MS);
+      socket.shutdown();
+    },
+    close: () => socket.terminate(),
+    pause: () => void socket.pause(),
+    resume: () => void socket.resume(),
+  };
+}
+
+/** The callbacks that Bun wants, around our handlers. */
+function callbacks(onOpen: (socket: Socket<State>) => StreamHandlers, onFault: OnFault) {
+  const guard = (socket: Socket<State>, action: (handlers: StreamHandlers) => void): void => {
+    try {
+      if (socket.data?.handlers !== undefined) action(socket.data.handlers);
+    } catch (error) {
+      onFault(error);
+      socket.terminate();
+    }
+  };
+  return {
+    open(socket: Socket<State>) {
+      socket.data = { handlers: DISCARD, linger: undefined };
+      guard(socket, () => {
+        socket.data.handlers = onOpen(socket);
+      });
+    },
+    data(socket: Socket<State>, chunk: Buffer) {
+      guard(socket, (handlers) => handlers.data(chunk));
+    },
+    drain(socket: Socket<State>) {
+      guard(socket, (handlers) => handlers.drain());
+    },
+    end(socket: Socket<State>) {
+      guard(socket, (handlers) => handlers.end());
+    },
+    close(socket: Socket<State>) {
+      clearTimeout(socket.data?.linger);
+      guard(socket, (handlers) => {
+        socket.data.handlers = undefined;
+        handlers.close();
+      });
+    },
+    error(_socket: Socket<State>, _error: Error) {
+      // A reset by the peer: `close` follows and says all there is to say.
+    },
+  };
+}
+
+/**
+ * Listens on an address. A Unix socket gets mode 0600 and appears under its name only when it is
+ * ready; that nobody else serves that name is the caller's to know.
+ * @throws `io` with the system's reason
+ */
+export function listen(address: Address, accept: Accept, onFault: OnFault): Listener {
+  let connections = 0;
+  const socket = callbacks((opened) => {
+    const peer =
+      address.kind === "unix"
+        ? `unix:${++connections}`
+        : `${opened.remoteAddress}:${opened.remotePort}`;
+    return accept(wrap(opened, peer));
+  }, onFault);
+  try {
+    return address.kind === "unix"
+      ? listenUnix(address.path, socket)
+      : listenTcp(address.host, address.port, socket);
+  } catch (error) {
+    throw new OrchestratorError("io", `Cannot listen on ${formatAddress(address)}`, {
+      cause: error,
+    });
+  }
+}
+
+type Callbacks = ReturnType<typeof callbacks>;
+
+function listenTcp(hostname: string, port: number, socket: Callbacks): Listener {
+  const listener: TCPSocketListener<State> = Bun.listen<State>({
+    hostname,
+    port,
+    exclusive: true,
+    allowHalfOpen: true,
+    socket,
+  });
+  return {
+    address: { kind: "tcp", host: hostname, port: listener.port },
+    stop: () => listener.stop(),
+  };
+}
+
+function listenUnix(path: string, socket: Callbacks): Listener {
+  // Bound under another name and moved into place, so that the path never leads nowhere.
+  const temporary = `${path}.${process.pid % 1000}`;
+  const bound = socketPathFault(temporary) === undefined ? temporary : path;
+  if (bound !== path) rmSync(bound, { force: true }); // left over from a daemon that was killed
+  const umask = process.umask(0o177);
+  let listener: UnixSocketListener<State>;
+  try {
+    listener = Bun.listen<State>({ unix: bound, allowHalfOpen: true, socket });
+  } finally {
+    process.umask(umask);
+  }
+  chmodSync(bound, 0o600);
+  if (bound !== path) renameSync(bound, path);
+  const own = lstatSync(path);
+  return {
+    address: { kind: "unix", path },
+    stop: () => {
+      // `listener.stop()` unlinks the name it was bound to; the one in place is ours to remove.
+      removeSocketFile(path, own);
+      listener.stop();
+    },
+  };
+}
+
+function removeSocketFile(path: string, own: { dev: number; ino: number }): void {
+  try {
+    const found = lstatSync(path);
+    if (found.dev === own.dev && found.ino === own.ino) unlinkSync(path);
+  } catch (error) {
+    if (systemCode(error) !== "ENOENT") throw error;
+  }
+}
+
+/**
+ * Connects to an address within `timeoutMs`.
+ * @throws `unreachable`, `permission_denied` or `timed_out`, naming the address
+ */
+export async function connect(
+  address: Address,
+  accept: Accept,
+  onFault: OnFault,
+  timeoutMs: number = CONNECT_TIMEOUT_MS,
+): Promise<Connection> {
+  const name = formatAddress(address);
+  let connection: Connection | undefined;
+  let isLate = false;
+  const socket = callbacks((opened) => {
+    connection = wrap(opened, name);
+    if (isLate) {
+      connection.close();
+      return DISCARD;
+    }
+    return accept(connection);
+  }, onFault);
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const timeout = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      isLate = true;
+      reject(
+        new OrchestratorError(
+          "timed_out",
+          `Cannot connect to ${name}: no answer within ${timeoutMs} ms`,
+        ),
+      );
+    }, timeoutMs);
+  });
+  try {
+    const options = { allowHalfOpen: true, socket: { ...socket, connectError() {} } };
+    const opening =
+      address.kind === "unix"
+        ? Bun.connect<State>({ ...options, unix: address.path })
+        : Bun.connect<State>({ ...options, hostname: address.host, port: address.port });
+    await Promise.race([opening, timeout]);
+  } catch (error) {
+    if (error instanceof OrchestratorError) throw error;
+    const code = systemCode(error);
+    throw new OrchestratorError(
+      code === "EACCES" || code === "EPERM" ? "permission_denied" : "unreachable",
+      `Cannot connect to ${name}`,
+      { cause: error },
+    );
+  } finally {
+    clearTimeout(timer);
+  }
+  return connection as unknown as Connection;
+}
