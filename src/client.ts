@@ -120,6 +120,8 @@ export class ControlClient {
   ): Promise<number> {
     const file = typeof source === "string" ? Bun.file(source) : source;
     const name = typeof source === "string" ? source : ((source as Bun.BunFile).name ?? "data");
+    // Reading a large file may take longer than a daemon waits for the first request.
+    if (!this.#received) await this.request({ kind: "Version" });
     const { length, hash } = await digest(file, name);
     let settled = false;
     const stored = awaited(this.#deadlines.uploadIdleMs);

@@ -64,7 +64,9 @@ export function systemCode(error: unknown): string | undefined {
 function describe(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const errno = (error as { errno?: unknown }).errno;
-  if (systemCode(error) !== undefined && typeof errno === "number" && errno !== 0) {
+  const code = systemCode(error);
+  if (code === "ENOTFOUND") return "no such host"; // its errno is not the system's
+  if (code !== undefined && typeof errno === "number" && errno !== 0) {
     return getSystemErrorMessage(-Math.abs(errno));
   }
   return error.message.replaceAll(/\s*\n\s*/g, "; ");

@@ -137,7 +137,8 @@ export function encodeError(error: unknown, withCode: boolean): string {
  * @throws `bad_request` if it is not one
  */
 export function decodeResponse(text: string): Response {
-  const value = parseJson(text);
+  const subject = "Cannot parse response";
+  const value = parseJson(text, subject);
   if (isObject(value)) {
     if (Object.hasOwn(value, "Ok")) return { Ok: value["Ok"] };
     const chain = value["Err"];
@@ -145,7 +146,7 @@ export function decodeResponse(text: string): Response {
       return value as unknown as Response;
     }
   }
-  throw bad("it is not a response");
+  throw bad("it is neither Ok nor Err", subject);
 }
 
 /** A request as one short text for the log: `Start(0195fc7b-…)`. */

@@ -119,8 +119,14 @@ function controlAddress(
   option: string | undefined,
   env: Readonly<Record<string, string | undefined>>,
 ): Address {
-  const text = option ?? env["VEECLE_ORCHESTRATOR_SOCKET"];
-  return text === undefined || text === "" ? defaultControlAddress(env) : parseAddress(text);
+  if (option !== undefined) return parseAddress(option);
+  const text = env["VEECLE_ORCHESTRATOR_SOCKET"];
+  if (text === undefined || text === "") return defaultControlAddress(env);
+  try {
+    return parseAddress(text);
+  } catch (cause) {
+    throw new OrchestratorError("misuse", "Cannot use VEECLE_ORCHESTRATOR_SOCKET", { cause });
+  }
 }
 
 async function add(session: Session): Promise<void> {

@@ -1,0 +1,215 @@
+#!/usr/bin/env bun
+// Two orchestrators, three programs, one telemetry receiver: everything real, explained line by line.
+//
+//   orchestrator A (control over TCP)            orchestrator B (control over a Unix socket)
+//   ping ──Ping──┬──────────UDP──────────────────► pong
+//     ▲          └─► trace ──telemetry──► receiver  │
+//     └──Pong──────────────UDP──────────────────────┘
+//
+// Ends on Ctrl-C, or after ten seconds away from a terminal, and leaves nothing behind.
+
+import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { parseAddress } from "../src/address.ts";
+import { ControlClient } from "../src/client.ts";
+import { LineScanner } from "../src/lines.ts";
+import type { Info } from "../src/protocol.ts";
+
+const SECONDS_WITHOUT_TERMINAL = 10;
+const source = (file: string): string => join(import.meta.dir, "..", "src", file);
+const folder = mkdtempSync(join(tmpdir(), "veecle-demo-"));
+const isTerminal = process.stdout.isTTY;
+let step = 0;
+
+const say = (text: string): void => console.log(`${String(++step).padStart(2)}. ${text}`);
+const note = (text: string): void => console.log(`${isTerminal ? "\r\x1b[K" : ""}    ${text}`);
+
+/** Hands whole lines of text to `take`, however the stream is cut. */
+function textLines(take: (line: string) => void): (chunk: Uint8Array) => void {
+  const scanner = new LineScanner(1 << 20, (chunk, start, end) => {
+    for (const line of chunk.toString("utf8", start, end - 1).split("\n")) take(line);
+    return end;
+  });
+  return (chunk) => scanner.push(Buffer.from(chunk));
+}
+
+/** Bundles an example into one file that runs anywhere on this machine. */
+async function bundle(name: string): Promise<string> {
+  const path = join(folder, name);
+  const { outputs } = await Bun.build({
+    entrypoints: [join(import.meta.dir, `${name}.ts`)],
+    target: "bun",
+  });
+  const text = await (outputs[0] as Blob).text();
+  await Bun.write(path, text.replace(/^#!.*/, `#!${process.execPath}`));
+  chmodSync(path, 0o755);
+  return path;
+}
+
+interface Orchestrator {
+  readonly name: string;
+  readonly control: string;
+  readonly ipc: string;
+  readonly process: Bun.Subprocess<"ignore", "ignore", "pipe">;
+}
+
+/** Starts a daemon and waits until it says where it listens; its warnings are shown. */
+async function startOrchestrator(name: string, options: string[]): Promise<Orchestrator> {
+  const child = Bun.spawn({
+    cmd: [process.execPath, source("daemon.ts"), "--ipc-socket", "127.0.0.1:0", ...options],
+    env: { ...process.env, XDG_RUNTIME_DIR: folder, VEECLE_ORCHESTRATOR_LOG: "info" },
+    stdin: "ignore",
+    stdout: "ignore",
+    stderr: "pipe",
+    detached: true, // Ctrl-C is for us: we end the daemons in order
+  });
+  const ready = Promise.withResolvers<Orchestrator>();
+  const log: string[] = [];
+  let ipc = "";
+  const scan = textLines((line) => {
+    log.push(line);
+    const socket = /socket="?([^" ]+)"?$/.exec(line)?.[1] ?? "";
+    if (line.includes("other orchestrators socket=")) ipc = socket;
+    else if (line.includes("listening socket=")) {
+      ready.resolve({ name, control: socket, ipc, process: child });
+    } else if (/^\S+ +(WARN|ERROR) /.test(line)) note(`${name}: ${line.slice(28)}`);
+  });
+  (async () => {
+    for await (const chunk of child.stderr) scan(chunk);
+    ready.reject(new Error(`orchestrator ${name} did not start:\n${log.join("\n")}`));
+  })().catch(ready.reject);
+  return ready.promise;
+}
+
+/** Runs a command of the CLI and returns what it printed. */
+async function cli(orchestrator: Orchestrator, ...words: string[]): Promise<string> {
+  const child = Bun.spawn({
+    cmd: [process.execPath, source("cli.ts"), "--socket", orchestrator.control, ...words],
+    stdin: "ignore",
+    stderr: "pipe",
+  });
+  const [out, problem] = await Promise.all([child.stdout.text(), child.stderr.text()]);
+  if ((await child.exited) !== 0) throw new Error(`cli ${words.join(" ")}: ${problem.trim()}`);
+  return out.trim();
+}
+
+async function add(
+  orchestrator: Orchestrator,
+  path: string,
+  ...options: string[]
+): Promise<string> {
+  const said = await cli(orchestrator, "runtime", "add", path, ...options);
+  say(
+    `${orchestrator.name}: ${said.replace("added instance", `added ${path.split("/").at(-1)} as`)}`,
+  );
+  return /[0-9a-f-]{36}/.exec(said)?.[0] as string;
+}
+
+async function link(from: Orchestrator, type: string, to: string): Promise<void> {
+  say(`${from.name}: ${await cli(from, "link", "add", "--type", type, "--to", to)}`);
+}
+
+/** Prints the first telemetry that arrives, and counts all of it. */
+function receiveTelemetry(): { address: string; count(): number; stop(): void } {
+  let count = 0;
+  const scan = textLines((line) => {
+    count++;
+    if (count <= 3) note(`telemetry: ${line.slice(0, 150)}`);
+    if (count === 3) note("telemetry: … (the rest is only counted)");
+  });
+  const listener = Bun.listen({
+    hostname: "127.0.0.1",
+    port: 0,
+    socket: { data: (_socket, chunk) => scan(chunk) },
+  });
+  return {
+    address: `127.0.0.1:${listener.port}`,
+    count: () => count,
+    stop: () => listener.stop(true),
+  };
+}
+
+/** Messages that came back to ping. */
+async function countRounds(client: ControlClient, ping: string): Promise<number> {
+  const info = (await client.request({ kind: "Info" })) as Info;
+  return info.routes.find((route) => route.to === ping)?.delivered ?? 0;
+}
+
+/** Shows rounds per second until Ctrl-C, or for a while; returns how many there were. */
+async function watch(client: ControlClient, ping: string): Promise<number> {
+  const ended = Promise.withResolvers<"ended">();
+  for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => ended.resolve("ended"));
+  let rounds = await countRounds(client, ping);
+  let since = performance.now();
+  for (let seconds = 0; isTerminal || seconds < SECONDS_WITHOUT_TERMINAL; seconds++) {
+    if ((await Promise.race([ended.promise, Bun.sleep(1000)])) === "ended") break;
+    const now = await countRounds(client, ping);
+    const rate = Math.round(((now - rounds) * 1000) / (performance.now() - since));
+    rounds = now;
+    since = performance.now();
+    const line = `${rate} rounds per second, ${rounds} in all`;
+    if (isTerminal) process.stdout.write(`\r\x1b[K    ${line} (Ctrl-C ends)`);
+    else note(line);
+  }
+  return rounds;
+}
+
+async function main(orchestrators: Orchestrator[]): Promise<void> {
+  const begin = performance.now();
+  const receiver = receiveTelemetry();
+  say(`a telemetry receiver listens on ${receiver.address}`);
+  const telemetry = ["--telemetry-socket", receiver.address];
+  const [a, b, ping, pong, trace] = await Promise.all([
+    startOrchestrator("A", ["--control-socket", "127.0.0.1:0", ...telemetry]),
+    startOrchestrator("B", ["--control-socket", join(folder, "b.socket")]),
+    bundle("ping"),
+    bundle("pong"),
+    bundle("trace"),
+  ]);
+  orchestrators.push(a, b);
+  say(`orchestrator A: control over TCP on ${a.control}, messages over UDP on ${a.ipc}`);
+  say(`orchestrator B: control over ${b.control}, messages over UDP on ${b.ipc}`);
+  const pingId = await add(a, ping);
+  const traceId = await add(a, trace);
+  const pongId = await add(b, pong, "--copy");
+  await link(a, "demo::Ping", b.ipc);
+  await link(b, "demo::Ping", pongId);
+  await link(b, "demo::Pong", a.ipc);
+  await link(a, "demo::Pong", pingId);
+  await link(a, "demo::Ping", traceId);
+  await link(a, "demo::Pong", traceId);
+  say(`B: ${await cli(b, "runtime", "start", pongId)} (pong)`);
+  say(`A: ${await cli(a, "runtime", "start", traceId)} (trace)`);
+  say(`A: ${await cli(a, "runtime", "start", pingId)} (ping)`);
+  say(
+    `everything runs after ${((performance.now() - begin) / 1000).toFixed(1)} s; to look around:`,
+  );
+  note(`bun run cli --socket ${a.control} runtime list`);
+  note(`bun run cli --socket ${b.control} runtime stdout ${pongId}`);
+  const client = await ControlClient.connect(parseAddress(a.control));
+  const rounds = await watch(client, pingId);
+  if (isTerminal) console.log();
+  client.close();
+  await stop(orchestrators.splice(0));
+  receiver.stop();
+  say(`stopped everything: ${rounds} rounds, ${receiver.count()} lines of telemetry`);
+  if (rounds === 0) throw new Error("no round came to its end");
+}
+
+async function stop(orchestrators: Orchestrator[]): Promise<void> {
+  for (const orchestrator of orchestrators) orchestrator.process.kill("SIGTERM");
+  await Promise.all(orchestrators.map((orchestrator) => orchestrator.process.exited));
+}
+
+const running: Orchestrator[] = [];
+try {
+  await main(running);
+} catch (error) {
+  console.error(`the demo failed: ${(error as Error).message}`);
+  process.exitCode = 1;
+} finally {
+  await stop(running);
+  rmSync(folder, { recursive: true, force: true });
+}

@@ -1,0 +1,433 @@
+import { describe, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+import { main } from "../src/cli.ts";
+import { ClosedPipe, type Terminal } from "../src/cli/terminal.ts";
+import { DEADLINES, type Deadlines } from "../src/client.ts";
+import { type FakeConnection, FakeDaemon } from "./support/fake-daemon.ts";
+
+const A = "0195fc7b-33e6-70e3-bee1-ac515185fac7";
+const B = "0195fc7b-4444-70e3-bee1-ac515185fa00";
+const CLI = join(import.meta.dir, "..", "src", "cli.ts");
+
+const STOPPED = {
+  running: false,
+  binary: "/opt/ping",
+  privileged: false,
+  state: "stopped",
+  pid: null,
+  connected: false,
+  dialect: null,
+  exit: null,
+  messages: { received: 0, unlinked: 0, refused: 0 },
+};
+const ROUTE = {
+  type_name: "a::Ping",
+  from: null,
+  to: B,
+  routed: 1,
+  delivered: 1,
+  queued: 0,
+  dropped: {},
+};
+const INFO = {
+  runtimes: { [A]: { ...STOPPED, running: true, state: "running", pid: 123 }, [B]: STOPPED },
+  links: { "a::Ping": [B] },
+  routes: [ROUTE],
+  telemetry: null,
+  pid: 1,
+};
+
+/** A daemon that knows two instances, accepts everything, and remembers what it was asked. */
+function friendly(requests: unknown[]): FakeDaemon {
+  return new FakeDaemon((body, connection) => {
+    const request: unknown = JSON.parse(String(body));
+    requests.push(request);
+    if (request === "Version") connection.ok("0.1.0");
+    else connection.ok(request === "Info" ? INFO : null);
+  });
+}
+
+interface Ran {
+  code: number;
+  out: string;
+  err: string;
+}
+
+interface Setting {
+  readonly deadlines?: Partial<Deadlines>;
+  /** What a person answers; undefined: there is nobody to ask. */
+  readonly answer?: string;
+  readonly interrupted?: Promise<void>;
+  readonly env?: Record<string, string>;
+  readonly folder?: string;
+  readonly screen?: boolean;
+  readonly write?: (text: string) => void;
+  readonly outputClosed?: Promise<void>;
+}
+
+async function run(argv: readonly string[], setting: Setting = {}): Promise<Ran> {
+  const ran: Ran = { code: -1, out: "", err: "" };
+  const never = new Promise<never>(() => {});
+  const terminal: Terminal = {
+    env: setting.env ?? {},
+    folder: setting.folder ?? "/home/user",
+    outputIsScreen: setting.screen ?? false,
+    reportIsScreen: setting.screen ?? false,
+    canAsk: setting.answer !== undefined,
+    deadlines: { ...DEADLINES, ...setting.deadlines },
+    interrupted: setting.interrupted ?? never,
+    async write(data) {
+      const text = typeof data === "string" ? data : Buffer.from(data).toString("latin1");
+      setting.write?.(text);
+      ran.out += text;
+    },
+    report: (text) => void (ran.err += text),
+    async ask(question) {
+      ran.err += question;
+      return setting.answer ?? "";
+    },
+    outputClosed: () => setting.outputClosed ?? never,
+    release: () => {},
+  };
+  ran.code = await main(argv, terminal);
+  return ran;
+}
+
+describe("main() sends and prints", () => {
+  const table: [line: string, out: string, ...requests: unknown[]][] = [
+    ["version", "server version: 0.1.0\n", "Version"],
+    [`runtime start ${A}`, `started instance ${A}\n`, { Start: { id: A, priority: null } }],
+    [
+      "runtime start fac7 --priority high",
+      `started instance ${A}\n`,
+      "Info",
+      { Start: { id: A, priority: "high" } },
+    ],
+    [`runtime stop ${A.toUpperCase()}`, `stopped instance ${A}\n`, { Stop: A }],
+    ["runtime stop 0195fc7b-4", `stopped instance ${B}\n`, "Info", { Stop: B }],
+    [`runtime remove ${A}`, `removed instance ${A}\n`, { Remove: A }],
+    [
+      `runtime add ping --id ${A} --privileged`,
+      `added instance ${A}\n`,
+      { Add: { id: A, path: "/home/user/ping", privileged: true } },
+    ],
+    [
+      `link add --type a::Ping --to ${A}`,
+      `linked a::Ping to ${A}\n`,
+      { Link: { type_name: "a::Ping", to: A } },
+    ],
+    [
+      "link add --from fac7 --type a::Ping --to localhost:2661",
+      "linked a::Ping to 127.0.0.1:2661\n",
+      "Info",
+      { Link: { from: A, type_name: "a::Ping", to: "127.0.0.1:2661" } },
+    ],
+    [
+      `link remove --type a::Ping --to ${A}`,
+      `unlinked a::Ping from ${A}\n`,
+      { Unlink: { type_name: "a::Ping", to: A } },
+    ],
+    ["clear", "cleared orchestrator state\n", "Clear"],
+    [
+      "runtime list",
+      "ID                                    BINARY     STATE              PRIVILEGED  CONNECTED  MESSAGES\n" +
+        `${A}  /opt/ping  running (pid 123)  no          no         0\n` +
+        `${B}  /opt/ping  stopped            no          no         0\n`,
+      "Info",
+    ],
+    [
+      "link list",
+      "FROM   TYPE     TO                                    ROUTED  DELIVERED  DROPPED  QUEUED\n" +
+        `(any)  a::Ping  ${B}  1       1          0        0\n`,
+      "Info",
+    ],
+  ];
+  test.each(table)("%s", async (line, out, ...requests) => {
+    const seen: unknown[] = [];
+    using daemon = friendly(seen);
+    const ran = await run([...line.split(" "), "--socket", daemon.path]);
+    expect(ran).toEqual({ code: 0, out, err: "" });
+    expect(seen).toEqual(requests);
+  });
+
+  test("runtime add without --id makes a new one", async () => {
+    const seen: unknown[] = [];
+    using daemon = friendly(seen);
+    const { out } = await run(["runtime", "add", "/opt/ping", "--socket", daemon.path]);
+    const id = /^added instance ([0-9a-f-]{36})\n$/.exec(out)?.[1] as string;
+    expect(seen).toEqual([{ Add: { id, path: "/opt/ping", privileged: false } }]);
+  });
+
+  test("runtime add --copy sends the file and says how much", async () => {
+    const seen: number[] = [];
+    using daemon = new FakeDaemon((body, connection) => {
+      seen.push(body.length);
+      connection.ok(null);
+    });
+    writeFileSync(join(daemon.folder, "ping"), Buffer.alloc(1000));
+    const argv = ["runtime", "add", "ping", "--copy", "--id", A, "--socket", daemon.path];
+    expect(await run(argv, { folder: daemon.folder })).toEqual({
+      code: 0,
+      out: `added instance ${A} (sent 1000 bytes)\n`,
+      err: "sent 100 % (1000 of 1000 bytes)\n",
+    });
+    expect(seen.at(-1)).toBe(1000);
+  });
+
+  test("the environment names the daemon, and --socket comes first", async () => {
+    const seen: unknown[] = [];
+    using daemon = friendly(seen);
+    const named = { VEECLE_ORCHESTRATOR_SOCKET: daemon.path };
+    expect((await run(["version"], { env: named })).code).toBe(0);
+    const other = { VEECLE_ORCHESTRATOR_SOCKET: "/nonexistent/socket" };
+    expect((await run(["version", "--socket", daemon.path], { env: other })).code).toBe(0);
+    const bad = await run(["version"], { env: { VEECLE_ORCHESTRATOR_SOCKET: "x" } });
+    expect(bad.code).toBe(2);
+    expect(bad.err).toStartWith("error: Cannot use VEECLE_ORCHESTRATOR_SOCKET\ncaused by: ");
+    const { err, code } = await run(["version"], { env: { XDG_RUNTIME_DIR: "/nonexistent" } });
+    expect(code).toBe(5);
+    expect(err).toContain('"/nonexistent/veecle-orchestrator.socket"');
+  });
+});
+
+describe("main() and `clear`", () => {
+  const argv = (daemon: FakeDaemon): string[] => ["clear", "--socket", daemon.path];
+
+  test("on a terminal lists what will end, and asks", async () => {
+    const seen: unknown[] = [];
+    using daemon = friendly(seen);
+    const ran = await run(argv(daemon), { answer: "y" });
+    expect(ran.code).toBe(0);
+    expect(ran.out).toBe("cleared orchestrator state\n");
+    expect(ran.err).toContain(`${A}  /opt/ping  running (pid 123)`);
+    expect(ran.err).toEndWith(
+      "This stops 1 instance and removes 2 instances and 1 link.\nContinue? [y/N] ",
+    );
+    expect(seen).toEqual(["Info", "Clear"]);
+  });
+
+  test.each(["", "n", "no", "yup"])("takes %p for a no", async (answer) => {
+    const seen: unknown[] = [];
+    using daemon = friendly(seen);
+    const ran = await run(argv(daemon), { answer });
+    expect([ran.code, ran.out]).toEqual([1, ""]);
+    expect(ran.err).toEndWith("nothing was cleared\n");
+    expect(seen).toEqual(["Info"]);
+  });
+
+  test("does not ask with -y, nor when there is nothing to end", async () => {
+    const seen: unknown[] = [];
+    using daemon = friendly(seen);
+    expect((await run([...argv(daemon), "-y"], { answer: "n" })).err).toBe("");
+    expect(seen).toEqual(["Clear"]);
+    using empty = new FakeDaemon((body, connection) =>
+      connection.ok(String(body) === '"Info"' ? { ...INFO, runtimes: {}, routes: [] } : null),
+    );
+    expect(await run(argv(empty), { answer: "n" })).toMatchObject({ code: 0, err: "" });
+  });
+});
+
+describe("main() and `runtime stdout`", () => {
+  const argv = (daemon: FakeDaemon): string[] => ["runtime", "stdout", A, "--socket", daemon.path];
+
+  test("prints raw lines until the daemon ends the stream", async () => {
+    using daemon = new FakeDaemon((_body, connection) => {
+      connection.ok(null);
+      for (const line of ["one", "", "\x1b[31mred"]) connection.frame(line);
+      connection.frame(Buffer.of(0xff, 0x00));
+      connection.end();
+    });
+    const ran = await run(argv(daemon));
+    expect(ran).toEqual({ code: 0, out: "one\n\n\x1b[31mred\n\xff\0\n", err: "" });
+  });
+
+  test("Ctrl-C ends it with 130", async () => {
+    const interrupted = Promise.withResolvers<void>();
+    using daemon = new FakeDaemon((_body, connection) => {
+      connection.ok(null);
+      connection.frame("one");
+    });
+    const write = (): void => interrupted.resolve();
+    const ran = await run(argv(daemon), { interrupted: interrupted.promise, write });
+    expect(ran).toEqual({ code: 130, out: "one\n", err: "" });
+    await daemon.closed;
+  });
+
+  test("a reader that is gone ends it with 0, even while nothing is written", async () => {
+    using daemon = new FakeDaemon((_body, connection) => connection.ok(null));
+    const ran = await run(argv(daemon), { outputClosed: Promise.resolve() });
+    expect(ran).toEqual({ code: 0, out: "", err: "" });
+    await daemon.closed;
+  });
+
+  test("a write to a closed pipe ends it with 0", async () => {
+    using daemon = new FakeDaemon((_body, connection) => {
+      connection.ok(null);
+      connection.frame("one");
+    });
+    const write = (): void => {
+      throw new ClosedPipe();
+    };
+    expect(await run(argv(daemon), { write })).toEqual({ code: 0, out: "", err: "" });
+    await daemon.closed;
+  });
+});
+
+describe("main() fails", () => {
+  const refused = (code: string, ...chain: string[]): FakeDaemon =>
+    new FakeDaemon((_body, connection) => connection.refuse(code, ...chain));
+
+  test("with the chain, a hint, and exit code 1 where the daemon refuses", async () => {
+    using daemon = refused("cannot_run", "Cannot start instance", "no such file or directory");
+    expect(await run(["runtime", "start", A, "--socket", daemon.path])).toEqual({
+      code: 1,
+      out: "",
+      err:
+        "error: Cannot start instance\ncaused by: no such file or directory\n" +
+        'hint: check the path with "bun run cli runtime list", or add it again with --copy\n',
+    });
+  });
+
+  test("with 2 for a wrong command line", async () => {
+    expect(await run(["runtime", "lst"])).toEqual({
+      code: 2,
+      out: "",
+      err: 'error: Cannot run "runtime lst": no such command\nhint: did you mean "runtime list"?\n',
+    });
+  });
+
+  test("with 4 for an instance that does not exist, or is ambiguous", async () => {
+    using daemon = friendly([]);
+    const missing = await run(["runtime", "stop", "ffff", "--socket", daemon.path]);
+    expect([missing.code, missing.err.split("\n")[0]]).toEqual([
+      4,
+      'error: Cannot find instance "ffff": no id begins or ends with it',
+    ]);
+    expect((await run(["runtime", "stop", "0195", "--socket", daemon.path])).code).toBe(4);
+    using other = refused("not_found", "Cannot stop instance: not registered");
+    expect((await run(["runtime", "stop", A, "--socket", other.path])).code).toBe(4);
+  });
+
+  test("with 5 within a second if the daemon is dead, naming socket and remedy (R30)", async () => {
+    const start = performance.now();
+    expect(await run(["version", "--socket", "/nonexistent/socket"])).toEqual({
+      code: 5,
+      out: "",
+      err:
+        'error: Cannot reach the orchestrator at "/nonexistent/socket"\n' +
+        "caused by: no such file or directory\n" +
+        'hint: start one with "bun run daemon --control-socket /nonexistent/socket"\n',
+    });
+    expect(performance.now() - start).toBeLessThan(1000);
+  });
+
+  test.each([
+    "version",
+    "clear",
+    "runtime list",
+    `runtime stop ${A}`,
+    "runtime stop fac7",
+    `runtime stdout ${A}`,
+    "runtime add ping --copy",
+  ])("with 6 if the daemon hangs: %s (R30)", async (line) => {
+    using daemon = new FakeDaemon(() => {});
+    writeFileSync(join(daemon.folder, "ping"), "x");
+    const setting = { deadlines: { answerMs: 50 }, folder: daemon.folder };
+    const ran = await run([...line.split(" "), "--socket", daemon.path], setting);
+    expect([ran.code, ran.out]).toEqual([6, ""]);
+    expect(ran.err).toStartWith(
+      `error: Cannot reach the orchestrator at ${JSON.stringify(daemon.path)}\ncaused by: no answer within`,
+    );
+  });
+
+  test("with 7 where permission is denied", async () => {
+    using daemon = refused("permission_denied", "Cannot serve you");
+    expect((await run(["version", "--socket", daemon.path])).code).toBe(7);
+  });
+
+  test("with 1 if the answer has an unknown form", async () => {
+    const answer = (_body: Buffer, connection: FakeConnection): void => connection.ok({ a: 1 });
+    using daemon = new FakeDaemon(answer);
+    const ran = await run(["runtime", "list", "--socket", daemon.path]);
+    expect(ran.code).toBe(1);
+    expect(ran.err).toStartWith("error: Cannot read the orchestrator's state: unknown form\n");
+  });
+
+  test("with colour on a screen only, and not if anybody minds", async () => {
+    const red = "\x1b[1;31merror:\x1b[0m";
+    const first = async (argv: string[], setting: Setting): Promise<string> =>
+      (await run(argv, setting)).err.split(" ")[0] as string;
+    expect(await first(["x"], { screen: true })).toBe(red);
+    expect(await first(["x"], { screen: false })).toBe("error:");
+    expect(await first(["x", "--no-color"], { screen: true })).toBe("error:");
+    expect(await first(["x"], { screen: true, env: { NO_COLOR: "1" } })).toBe("error:");
+    expect(await first(["x"], { screen: true, env: { NO_COLOR: "" } })).toBe(red);
+  });
+});
+
+describe("the process", () => {
+  const spawn = (argv: readonly string[]) =>
+    Bun.spawn([process.execPath, CLI, ...argv], {
+      env: { PATH: process.env["PATH"] ?? "" },
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+
+  test("prints a page with exit code 0, a fault with 2", async () => {
+    const help = spawn(["help"]);
+    expect(await help.stdout.text()).toStartWith("Runs programs and routes");
+    expect(await help.exited).toBe(0);
+    const fault = spawn(["nope"]);
+    expect(await fault.stderr.text()).toStartWith('error: Cannot run "nope": no such command\n');
+    expect(await fault.exited).toBe(2);
+  });
+
+  test("writes all of a long answer, however slow its reader", async () => {
+    const runtimes = Object.fromEntries(
+      Array.from({ length: 5000 }, (_, n) => [
+        `${A.slice(0, -4)}${String(n).padStart(4, "0")}`,
+        STOPPED,
+      ]),
+    );
+    using daemon = new FakeDaemon((_body, connection) => connection.ok({ ...INFO, runtimes }));
+    const list = Bun.spawn(
+      [
+        "sh",
+        "-c",
+        `"$@" | { sleep 0.3; wc -l; }`,
+        "sh",
+        process.execPath,
+        CLI,
+        "runtime",
+        "list",
+        "--socket",
+        daemon.path,
+      ],
+      { stdout: "pipe" },
+    );
+    expect((await list.stdout.text()).trim()).toBe("5001");
+  });
+
+  test("ends at Ctrl-C with 130, and when its reader goes away with 0 (R30)", async () => {
+    using daemon = new FakeDaemon((_body, connection) => {
+      connection.ok(null);
+      connection.frame("ready");
+    });
+    const argv = ["runtime", "stdout", A, "--socket", daemon.path];
+    const interrupted = spawn(argv);
+    const reader = interrupted.stdout.getReader();
+    expect(Buffer.from((await reader.read()).value ?? []).toString()).toBe("ready\n");
+    interrupted.kill("SIGINT");
+    expect(await interrupted.exited).toBe(130);
+
+    const silent = Bun.spawn(
+      ["sh", "-c", `{ "$@"; echo $? >&2; } | head -1`, "sh", process.execPath, CLI, ...argv],
+      { stdout: "pipe", stderr: "pipe" },
+    );
+    expect(await silent.stdout.text()).toBe("ready\n");
+    expect(await silent.stderr.text()).toBe("0\n");
+  });
+});

@@ -1,0 +1,223 @@
+import { describe, expect, test } from "bun:test";
+
+import { COMMANDS, COMMON_OPTIONS, NOUNS, type Option } from "../../src/cli/commands.ts";
+import { helpPage } from "../../src/cli/help.ts";
+import { parseCommand } from "../../src/cli/parse.ts";
+import { OrchestratorError } from "../../src/errors.ts";
+
+const ID = "0195fc7b-33e6-70e3-bee1-ac515185fac7";
+
+/** A line of words as a shell would split it, without quotes. */
+function words(line: string): string[] {
+  return line === "" ? [] : line.split(" ");
+}
+
+function parsed(line: string): unknown {
+  const invocation = parseCommand(words(line));
+  if (invocation.kind !== "run") return invocation;
+  return [invocation.command.name, Object.fromEntries(invocation.values)];
+}
+
+function refusal(argv: readonly string[]): string[] {
+  try {
+    parseCommand(argv);
+  } catch (error) {
+    expect(error).toBeInstanceOf(OrchestratorError);
+    expect((error as OrchestratorError).code).toBe("misuse");
+    const { message, hint } = error as OrchestratorError;
+    return hint === undefined ? [message] : [message, hint];
+  }
+  throw new Error("it was accepted");
+}
+
+describe("parseCommand() reads", () => {
+  const table: [line: string, result: unknown][] = [
+    ["version", ["version", {}]],
+    ["clear", ["clear", {}]],
+    ["clear -y", ["clear", { "--yes": "" }]],
+    ["clear --yes", ["clear", { "--yes": "" }]],
+    ["runtime list", ["runtime list", {}]],
+    ["runtime add ./ping", ["runtime add", { PATH: "./ping" }]],
+    [
+      `runtime add ./ping --id ${ID} --copy --privileged`,
+      ["runtime add", { PATH: "./ping", "--id": ID, "--copy": "", "--privileged": "" }],
+    ],
+    [
+      `runtime add --copy --id=${ID} ./ping`,
+      ["runtime add", { PATH: "./ping", "--id": ID, "--copy": "" }],
+    ],
+    ["runtime add -- --ping", ["runtime add", { PATH: "--ping" }]],
+    ["runtime add -", ["runtime add", { PATH: "-" }]],
+    ["runtime start fac7", ["runtime start", { ID: "fac7" }]],
+    ["runtime start fac7 --priority high", ["runtime start", { ID: "fac7", "--priority": "high" }]],
+    ["runtime stop fac7", ["runtime stop", { ID: "fac7" }]],
+    ["runtime remove fac7", ["runtime remove", { ID: "fac7" }]],
+    ["runtime stdout fac7", ["runtime stdout", { ID: "fac7" }]],
+    ["link list", ["link list", {}]],
+    ["link add --type a::T --to fac7", ["link add", { "--type": "a::T", "--to": "fac7" }]],
+    [
+      "link add --type a::T --to localhost:2661 --from 3bb2",
+      ["link add", { "--type": "a::T", "--to": "localhost:2661", "--from": "3bb2" }],
+    ],
+    [
+      "link remove --type a::T --to [::1]:2661",
+      ["link remove", { "--type": "a::T", "--to": "[::1]:2661" }],
+    ],
+    ["link add --type=-T --to fac7", ["link add", { "--type": "-T", "--to": "fac7" }]],
+    ["--socket ./s version", ["version", { "--socket": "./s" }]],
+    ["version --socket ./s", ["version", { "--socket": "./s" }]],
+    ["version --socket=127.0.0.1:1", ["version", { "--socket": "127.0.0.1:1" }]],
+    ["runtime --socket ./s list", ["runtime list", { "--socket": "./s" }]],
+    ["runtime list --no-color", ["runtime list", { "--no-color": "" }]],
+    ["help", { kind: "help", topic: "" }],
+    ["-h", { kind: "help", topic: "" }],
+    ["--help", { kind: "help", topic: "" }],
+    ["help help", { kind: "help", topic: "" }],
+    ["help daemon", { kind: "help", topic: "daemon" }],
+    ["help runtime", { kind: "help", topic: "runtime" }],
+    ["runtime -h", { kind: "help", topic: "runtime" }],
+    ["help runtime add", { kind: "help", topic: "runtime add" }],
+    ["runtime add --help", { kind: "help", topic: "runtime add" }],
+    ["runtime add x --bogus --help", { kind: "help", topic: "runtime add" }],
+    ["help clear", { kind: "help", topic: "clear" }],
+    ["-V", { kind: "version" }],
+    ["--version", { kind: "version" }],
+  ];
+  test.each(table)("%s", (line, result) => {
+    expect(parsed(line)).toEqual(result as never);
+  });
+});
+
+describe("parseCommand() refuses", () => {
+  const table: [line: string, ...refusal: string[]][] = [
+    ["", "Cannot run: no command given", 'see "bun run cli help"'],
+    ["xyz", 'Cannot run "xyz": no such command', 'see "bun run cli help"'],
+    ["runtim list", 'Cannot run "runtim": no such command', 'did you mean "runtime list"?'],
+    ["lnik", 'Cannot run "lnik": no such command', 'did you mean "link"?'],
+    ["list", 'Cannot run "list": no such command', 'did you mean "runtime list" or "link list"?'],
+    ["stop x", 'Cannot run "stop": no such command', 'did you mean "runtime stop"?'],
+    ["claer", 'Cannot run "claer": no such command', 'did you mean "clear"?'],
+    [
+      "runtime",
+      'Cannot run "runtime": the second word is missing',
+      "it is one of add, start, stop, remove, list, stdout",
+    ],
+    ["runtime lst", 'Cannot run "runtime lst": no such command', 'did you mean "runtime list"?'],
+    [
+      "link frobnicate",
+      'Cannot run "link frobnicate": no such command',
+      '"link" goes with add, remove, list',
+    ],
+    ["daemon", 'Cannot run "daemon": it is a program of its own', 'type "bun run daemon"'],
+    ["help nope", 'Cannot run "nope": no such command', 'see "bun run cli help"'],
+    ["claer --help", 'Cannot run "claer": no such command', 'did you mean "clear"?'],
+    [
+      "runtime start",
+      'Cannot run "runtime start": ID is missing',
+      "usage: bun run cli runtime start ID [--priority high|normal|low]",
+    ],
+    [
+      "runtime list x",
+      'Cannot run "runtime list": "x" is one word too many',
+      "usage: bun run cli runtime list",
+    ],
+    [
+      "link add --type T",
+      'Cannot run "link add": --to is missing',
+      "usage: bun run cli link add [--from ID] --type TYPE --to ID|HOST:PORT",
+    ],
+    [
+      "runtime start x --prority high",
+      'Cannot run "runtime start": unknown option "--prority"',
+      'did you mean "--priority"?',
+    ],
+    ["clear -Y", 'Cannot run "clear": unknown option "-Y"', 'did you mean "-y"?'],
+    [
+      "runtime stop x -9",
+      'Cannot run "runtime stop": unknown option "-9"',
+      "usage: bun run cli runtime stop ID",
+    ],
+    [
+      "runtime stop x --copy",
+      'Cannot run "runtime stop": it has no option --copy',
+      "usage: bun run cli runtime stop ID",
+    ],
+    ["clear --yes=no", 'Cannot use "--yes=no": --yes takes no value'],
+    ["version --socket", "Cannot use --socket: its value PATH|HOST:PORT is missing"],
+    [
+      "link add --type --to x",
+      "Cannot use --type: its value TYPE is missing",
+      'if "--to" is the value, write --type=--to',
+    ],
+    ["link add --type T --type T --to x", "Cannot use --type twice"],
+    [
+      "runtime start x --priority urgent",
+      'Cannot use "urgent" as --priority: it is high, normal or low',
+    ],
+    ["runtime add x --id 5", 'Cannot use "5" as --id: it is not a UUID'],
+    ["runtime add x --id=", 'Cannot use "" as --id: it is empty'],
+    ["link add --type= --to x", 'Cannot use "" as --type: it is empty'],
+    [
+      "link add --type T --to host:99999",
+      'Cannot use "host:99999" as an address: the port is not 0 to 65535',
+    ],
+    ["link add --type T --to host:0", 'Cannot use "host:0" as --to: the port is not 1 to 65535'],
+    [
+      "version --socket orchestrator",
+      'Cannot use "orchestrator" as an address: it is neither a path with a "/" nor HOST:PORT',
+      "for a socket in this folder, write ./orchestrator",
+    ],
+  ];
+  test.each(table)("%s", (line, ...expected) => {
+    expect(refusal(words(line))).toEqual(expected);
+  });
+
+  test("a type name that is too long, and an empty word", () => {
+    const [message] = refusal(["link", "add", "--type", "x".repeat(1025), "--to", "a"]);
+    expect(message).toEndWith("as --type: it is 1025 bytes long, more than 1024");
+    expect(refusal(["runtime", "stop", ""])).toEqual(['Cannot use "" as ID: it is empty']);
+  });
+});
+
+describe("the table of commands", () => {
+  test("gives an option of the same name the same form everywhere", () => {
+    const forms = new Map<string, string>();
+    for (const option of [...COMMON_OPTIONS, ...COMMANDS.flatMap(({ options }) => options)]) {
+      const form = JSON.stringify([option.short, option.value, option.required]);
+      expect([option.name, form]).toEqual([option.name, forms.get(option.name) ?? form]);
+      forms.set(option.name, form);
+    }
+  });
+
+  test("gives no short form to two options of a command, and only agreed ones", () => {
+    for (const { options } of COMMANDS) {
+      const shorts = [...options, ...COMMON_OPTIONS]
+        .map(({ short }: Option) => short)
+        .filter((short) => short !== undefined);
+      expect(new Set(shorts).size).toBe(shorts.length);
+      for (const short of shorts) expect(["-f", "-n", "-q", "-h", "-V", "-y"]).toContain(short);
+    }
+  });
+
+  test("gives examples that parse", () => {
+    for (const { name, examples } of COMMANDS) {
+      expect(examples.length).toBeGreaterThan(0);
+      for (const example of examples) {
+        const invocation = parseCommand(words(example.split(" | ")[0] as string));
+        expect(invocation).toMatchObject({ kind: "run", command: { name } });
+      }
+    }
+  });
+
+  test("is the surface that users know: removing or renaming anything shows here", () => {
+    const topics = ["", "daemon", ...Object.keys(NOUNS), ...COMMANDS.map(({ name }) => name)];
+    const pages = topics.map((topic) => `# help ${topic}\n${helpPage(topic)}`);
+    expect(pages.join("\n")).toMatchSnapshot();
+  });
+
+  test("fits a screen of 100 columns", () => {
+    for (const { name } of COMMANDS) {
+      for (const line of helpPage(name).split("\n")) expect(line.length).toBeLessThanOrEqual(100);
+    }
+  });
+});

@@ -1,0 +1,217 @@
+import { describe, expect, test } from "bun:test";
+
+import {
+  type Asked,
+  exitCode,
+  formatError,
+  formatLinks,
+  formatRuntimes,
+} from "../../src/cli/print.ts";
+import { Progress } from "../../src/cli/progress.ts";
+import { ERROR_CODES, type ErrorCode, OrchestratorError } from "../../src/errors.ts";
+import type { Info, LinkInfo, RuntimeInfo } from "../../src/protocol.ts";
+
+const ID = "0195fc7b-33e6-70e3-bee1-ac515185fac7";
+
+function runtime(fields: Partial<RuntimeInfo> = {}): RuntimeInfo {
+  return {
+    running: false,
+    binary: "/opt/ping",
+    privileged: false,
+    state: "stopped",
+    pid: null,
+    connected: false,
+    dialect: null,
+    exit: null,
+    messages: { received: 0, unlinked: 0, refused: 0 },
+    ...fields,
+  };
+}
+
+function info(runtimes: Record<string, RuntimeInfo>, routes: LinkInfo[] = []): Info {
+  return { runtimes, links: {}, routes, telemetry: null, pid: 1 };
+}
+
+describe("formatError()", () => {
+  const asked = (command: Asked["command"], values: Record<string, string> = {}): Asked => ({
+    command,
+    values: new Map(Object.entries(values)),
+  });
+
+  test("prints the chain and the next command to try", () => {
+    const error = new OrchestratorError(
+      "cannot_run",
+      'Cannot start instance "ping": Cannot run "/opt/ping"',
+      { cause: new Error("no such file or directory") },
+    );
+    expect(formatError(error, asked("runtime start"), false)).toBe(
+      'error: Cannot start instance "ping": Cannot run "/opt/ping"\n' +
+        "caused by: no such file or directory\n" +
+        'hint: check the path with "bun run cli runtime list", or add it again with --copy\n',
+    );
+  });
+
+  const hints: [ErrorCode, Asked | undefined, string | undefined][] = [
+    ["unreachable", undefined, 'start one with "bun run daemon"'],
+    [
+      "unreachable",
+      asked("version", { "--socket": "./my socket" }),
+      "start one with \"bun run daemon --control-socket './my socket'\"",
+    ],
+    ["not_found", asked("runtime stop"), 'see what is there with "bun run cli runtime list"'],
+    ["not_found", asked("link remove"), 'see what is there with "bun run cli link list"'],
+    [
+      "wrong_state",
+      asked("runtime remove", { ID: "fac7" }),
+      'stop it first with "bun run cli runtime stop fac7"',
+    ],
+    ["wrong_state", asked("runtime stop"), 'see its state with "bun run cli runtime list"'],
+    ["not_configured", asked("link add"), "start the daemon with --ipc-socket HOST:PORT"],
+    ["already_exists", asked("runtime add"), "leave --id out, and a new one is made"],
+    ["bad_request", asked("runtime add"), undefined],
+  ];
+  test.each(hints)("%s: what to try next", (code, command, hint) => {
+    const [, line] = formatError(new OrchestratorError(code, "No"), command, false).split("\n");
+    expect(line).toBe(hint === undefined ? "" : `hint: ${hint}`);
+  });
+
+  test("colours the words in front only", () => {
+    const error = new OrchestratorError("misuse", "No", { cause: new Error("why"), hint: "how" });
+    expect(formatError(error, undefined, true)).toBe(
+      "\x1b[1;31merror:\x1b[0m No\n\x1b[31mcaused by:\x1b[0m why\n\x1b[36mhint:\x1b[0m how\n",
+    );
+  });
+
+  test("what a daemon says drives no terminal (S10)", () => {
+    const hostile = "\x1b]0;title\x07\x1b[2J";
+    const error = new OrchestratorError("io", hostile, {
+      cause: new Error(hostile),
+      hint: hostile,
+    });
+    expect(formatError(error, undefined, false)).not.toMatch(/[\p{Cc}--\n]/v);
+  });
+});
+
+test("exitCode() maps every code", () => {
+  const codes = ERROR_CODES.map((code) => [code, exitCode(new OrchestratorError(code, ""))]);
+  expect(Object.fromEntries(codes)).toEqual({
+    bad_request: 1,
+    not_found: 4,
+    already_exists: 1,
+    wrong_state: 1,
+    limit_exceeded: 1,
+    cannot_run: 1,
+    not_configured: 1,
+    upload_failed: 1,
+    stop_failed: 1,
+    permission_denied: 7,
+    unreachable: 5,
+    timed_out: 6,
+    misuse: 2,
+    io: 1,
+    internal: 1,
+  });
+  expect(exitCode(new TypeError("defect"))).toBe(1);
+});
+
+describe("formatRuntimes()", () => {
+  test("says every state in words", () => {
+    const states: RuntimeInfo[] = [
+      runtime({ running: true, state: "running", pid: 123, connected: true, dialect: "veecle" }),
+      runtime({ running: true, state: "stopping", pid: 124, privileged: true }),
+      runtime(),
+      runtime({ exit: { code: 1 } }),
+      runtime({ exit: { code: 0 }, messages: { received: 42, unlinked: 0, refused: 0 } }),
+      runtime({ exit: { signal: "SIGKILL" }, binary: "/opt/日本" }),
+    ];
+    const runtimes = Object.fromEntries(states.map((state, n) => [`id-${n}`, state]));
+    expect(formatRuntimes(info(runtimes), false)).toBe(
+      [
+        "ID    BINARY     STATE                    PRIVILEGED  CONNECTED  MESSAGES",
+        "id-0  /opt/ping  running (pid 123)        no          veecle     0",
+        "id-1  /opt/ping  stopping (pid 124)       yes         no         0",
+        "id-2  /opt/ping  stopped                  no          no         0",
+        "id-3  /opt/ping  exited (code 1)          no          no         0",
+        "id-4  /opt/ping  exited (code 0)          no          no         42",
+        "id-5  /opt/日本  exited (signal SIGKILL)  no          no         0",
+        "",
+      ].join("\n"),
+    );
+  });
+
+  test("one row is one line, and drives no terminal (S10)", () => {
+    const text = formatRuntimes(info({ [ID]: runtime({ binary: "/a\nb\x1b[31m" }) }), false);
+    expect(text.split("\n")).toHaveLength(3);
+    expect(text).toContain("/a\\nb\\u{1b}[31m");
+  });
+
+  test("without instances prints the header", () => {
+    expect(formatRuntimes(info({}), true)).toBe(
+      "\x1b[1mID  BINARY  STATE  PRIVILEGED  CONNECTED  MESSAGES\x1b[0m\n",
+    );
+  });
+});
+
+test("formatLinks() prints source, type, target and accounts", () => {
+  const link = { type_name: "a::Ping", from: null, to: ID, routed: 10, delivered: 7, queued: 1 };
+  const routes: LinkInfo[] = [
+    { ...link, dropped: { queue_full: 2, oversize: 0 } },
+    { ...link, from: ID, to: "127.0.0.1:2661", dropped: { not_utf8: 1, oversize: 1 } },
+    { ...link, type_name: "b", dropped: {} },
+  ];
+  expect(formatLinks(info({}, routes), false)).toBe(
+    [
+      "FROM                                  TYPE     TO                                    ROUTED  DELIVERED  DROPPED                     QUEUED",
+      `(any)                                 a::Ping  ${ID}  10      7          2 (queue_full 2)            1`,
+      `${ID}  a::Ping  127.0.0.1:2661                        10      7          2 (not_utf8 1, oversize 1)  1`,
+      `(any)                                 b        ${ID}  10      7          0                           1`,
+      "",
+    ].join("\n"),
+  );
+});
+
+describe("Progress", () => {
+  function played(screen: boolean, steps: readonly number[], total: number): string[] {
+    const texts: string[] = [];
+    let now = 1000;
+    const progress = new Progress(
+      (text) => texts.push(text),
+      screen,
+      () => now,
+    );
+    for (const sent of steps) {
+      now += 60;
+      progress.update(sent, total);
+    }
+    progress.end();
+    return texts;
+  }
+
+  test("prints one line per ten percent away from a screen", () => {
+    const steps = Array.from({ length: 1000 }, (_, n) => n + 1);
+    const lines = played(false, steps, 1000);
+    expect(lines).toHaveLength(10);
+    expect(lines[0]).toBe("sent 10 % (100 of 1000 bytes)\n");
+    expect(lines[9]).toBe("sent 100 % (1000 of 1000 bytes)\n");
+    expect(played(false, [400, 1000], 1000)).toEqual([
+      "sent 40 % (400 of 1000 bytes)\n",
+      "sent 100 % (1000 of 1000 bytes)\n",
+    ]);
+  });
+
+  test("draws a bar on a screen, not too often, and takes it away", () => {
+    const mib = 1024 * 1024;
+    const texts = played(true, [mib, 2 * mib, 3 * mib, 6 * mib, 12 * mib], 12 * mib);
+    expect(texts).toEqual([
+      "\r\x1b[K[==                      ] 8 %  1.0 MiB of 12.0 MiB  16.7 MiB/s  1 s left",
+      "\r\x1b[K[======                  ] 25 %  3.0 MiB of 12.0 MiB  16.7 MiB/s  1 s left",
+      "\r\x1b[K[========================] 100 %  12.0 MiB of 12.0 MiB  40.0 MiB/s  0 s left",
+      "\r\x1b[K",
+    ]);
+  });
+
+  test("an empty file has no progress", () => {
+    expect(played(false, [], 0)).toEqual([]);
+    expect(played(true, [], 0)).toEqual([]);
+  });
+});
