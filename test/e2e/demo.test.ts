@@ -1,0 +1,33 @@
+// The demo: rounds within seconds, a clean end on Ctrl-C, nothing left behind.
+
+import { expect, test } from "bun:test";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+test("the demo shows rounds, ends on Ctrl-C, and leaves nothing behind", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "veecle-demo-test-"));
+  const begin = performance.now();
+  const demo = Bun.spawn({
+    cmd: [process.execPath, join(import.meta.dir, "..", "..", "examples", "demo.ts")],
+    env: { ...process.env, TMPDIR: folder },
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  let text = "";
+  let msToRounds: number | undefined;
+  for await (const chunk of demo.stdout) {
+    text += Buffer.from(chunk).toString();
+    if (msToRounds !== undefined || !/[1-9][0-9]* rounds per second/.test(text)) continue;
+    msToRounds = performance.now() - begin;
+    demo.kill("SIGINT");
+  }
+  expect(await demo.stderr.text()).toBe("");
+  expect(await demo.exited).toBe(0);
+  expect(text).toMatch(/stopped everything: [1-9][0-9]* rounds, [1-9][0-9]* lines of telemetry/);
+  expect(text).toContain('telemetry: {"thread_id"');
+  expect(msToRounds as number).toBeLessThan(10_000);
+  expect(readdirSync(folder)).toEqual([]);
+  rmSync(folder, { recursive: true });
+});
