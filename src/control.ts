@@ -360,7 +360,7 @@ class ControlConnection {
         await orchestrator.stop(request.id);
         return null;
       case "Link":
-        orchestrator.link(request.link);
+        orchestrator.link(request.link, request.settings);
         return null;
       case "Unlink":
         orchestrator.unlink(request.link);
@@ -470,10 +470,9 @@ class ControlConnection {
 
 /** Whether a request that was refused announces the bytes of an upload all the same. */
 function announcesBytes(body: Buffer): boolean {
-  if (!body.includes("AddWithBinary")) return false;
   try {
     const length: unknown = JSON.parse(body.toString())?.AddWithBinary?.length;
-    return typeof length === "number" && length > 0;
+    return length !== undefined && length !== null && length !== 0;
   } catch {
     return false; // not even JSON: nothing is announced
   }

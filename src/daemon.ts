@@ -22,9 +22,10 @@ import {
 import { defaultControlAddress } from "./client.ts";
 import { ControlServer } from "./control.ts";
 import { bindDatagram, type DatagramSocket } from "./datagram.ts";
-import { messageChain, OrchestratorError } from "./errors.ts";
+import { messageChain, OrchestratorError, systemCode } from "./errors.ts";
 import {
   type FileLock,
+  isListening,
   isOtherFile,
   isSignalIgnored,
   LineWriter,
@@ -149,7 +150,9 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const undo: (() => void)[] = [];
   try {
     const lock =
-      options.control.kind === "unix" ? await claimSocket(options.control.path) : undefined;
+      options.control.kind === "unix"
+        ? await claimSocket(options.control.path, options.env)
+        : undefined;
     if (lock !== undefined) undo.push(() => lock.release());
     const folder = takeInstanceFolder(options);
     undo.push(() => folder.remove());
@@ -228,9 +231,12 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
  * Makes sure that nobody else serves a path: takes its lock, then asks who answers there.
  * @throws `already_exists`, `permission_denied` or `io`
  */
-async function claimSocket(path: string): Promise<FileLock> {
+async function claimSocket(path: string, env: DaemonOptions["env"]): Promise<FileLock> {
   const folder = dirname(path);
-  if (folder === dirname(formatAddress(defaultControlAddress({})))) makePrivateFolder(folder);
+  const { TMPDIR } = env;
+  if (folder === dirname(formatAddress(defaultControlAddress({ TMPDIR })))) {
+    makePrivateFolder(folder);
+  }
   const lock = tryLock(`${path}.lock`);
   const refuse = (reason: string): OrchestratorError =>
     new OrchestratorError("already_exists", `Cannot listen on ${path}: ${reason}`, {
@@ -239,17 +245,29 @@ async function claimSocket(path: string): Promise<FileLock> {
   if (lock === undefined) throw refuse("another daemon serves it");
   try {
     if (isOtherFile(path)) throw refuse("a file that is not a socket stands there");
-    const connection = await connect(
-      { kind: "unix", path },
-      () => ({ data() {}, drain() {}, end() {}, close() {} }),
-      () => {},
-    ).catch(() => undefined); // nobody answers: there is none, or a stale one that is replaced
-    if (connection === undefined) return lock;
-    connection.close();
-    throw refuse("another program serves it");
+    if (await isServed(path)) throw refuse("another program serves it");
+    return lock;
   } catch (error) {
     lock.release();
     throw error;
+  }
+}
+
+/** Whether anybody listens on a path; a socket that nobody serves, or that is not there, refuses. */
+async function isServed(path: string): Promise<boolean> {
+  const ignore = { data() {}, drain() {}, end() {}, close() {} };
+  try {
+    const connection = await connect(
+      { kind: "unix", path },
+      () => ignore,
+      () => {},
+    );
+    connection.close();
+    return true;
+  } catch (error) {
+    const code = systemCode((error as Error).cause);
+    if (code === "ECONNREFUSED") return isListening(path);
+    return code !== "ENOENT";
   }
 }
 
@@ -311,6 +329,7 @@ function inheritedEnvironment(
 /** Runs a daemon until a signal ends it; returns the exit code. */
 export async function main(argv: readonly string[]): Promise<number> {
   const log = new LineWriter(2);
+  const signals = new Signals(log);
   let daemon: Daemon;
   try {
     const options = parseDaemonOptions(argv, process.env);
@@ -329,7 +348,9 @@ export async function main(argv: readonly string[]): Promise<number> {
   };
   process.on("uncaughtException", fault);
   process.on("unhandledRejection", fault);
-  await untilSignalled(daemon, log);
+  await signals.first;
+  signals.onSecond = () => daemon.kill();
+  await daemon.stop();
   log.flush();
   return 0;
 }
@@ -345,26 +366,34 @@ function reportFatal(error: unknown, log: LineWriter): number {
   return error instanceof OrchestratorError && error.code === "misuse" ? 2 : 1;
 }
 
-/** The first signal stops the daemon, a second one ends it at once. */
-function untilSignalled(daemon: Daemon, log: LineWriter): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  let isStopping = false;
-  const onSignal = (signal: string): void => {
-    if (isStopping) {
-      daemon.kill();
-      log.write(`received ${signal} again, killed all instances\n`);
-      log.flush();
-      process.exit(signal === "SIGINT" ? 130 : 143);
-    }
-    isStopping = true;
-    daemon.stop().then(resolve, reject);
-  };
-  process.on("SIGINT", onSignal);
-  process.on("SIGTERM", onSignal);
-  // A closed terminal ends the daemon as SIGTERM does, unless it was started with nohup.
-  if (!isSignalIgnored(readFileSync("/proc/self/status", "utf8"), 1))
-    process.on("SIGHUP", onSignal);
-  return promise;
+/** The first signal stops the daemon, a second one ends it at once. Heard from the very beginning. */
+class Signals {
+  /** Settles with the first signal. */
+  readonly first: Promise<void>;
+  /** What a second signal ends; before that there is nothing to end. */
+  onSecond: () => void = () => {};
+
+  constructor(log: LineWriter) {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.first = promise;
+    let isStopping = false;
+    const onSignal = (signal: string): void => {
+      resolve();
+      if (isStopping) {
+        this.onSecond();
+        log.write(`received ${signal} again, killed all instances\n`);
+        log.flush();
+        process.exit(signal === "SIGINT" ? 130 : 143);
+      }
+      isStopping = true;
+    };
+    process.on("SIGINT", onSignal);
+    process.on("SIGTERM", onSignal);
+    // A closed terminal ends the daemon as SIGTERM does, unless it was started with nohup.
+    const status = readFileSync("/proc/self/status", "utf8");
+    if (!isSignalIgnored(status, 1)) process.on("SIGHUP", onSignal);
+  }
 }
 
-if (import.meta.main) process.exitCode = await main(process.argv.slice(2));
+// Nothing that is still open may keep a daemon alive that has ended.
+if (import.meta.main) process.exit(await main(process.argv.slice(2)));

@@ -62,14 +62,19 @@ export function systemCode(error: unknown): string | undefined {
 }
 
 function describe(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
+  if (!(error instanceof Error)) return oneLine(String(error));
   const errno = (error as { errno?: unknown }).errno;
   const code = systemCode(error);
   if (code === "ENOTFOUND") return "no such host"; // its errno is not the system's
   if (code !== undefined && typeof errno === "number" && errno !== 0) {
     return getSystemErrorMessage(-Math.abs(errno));
   }
-  return error.message.replaceAll(/\s*\n\s*/g, "; ");
+  return oneLine(error.message);
+}
+
+function oneLine(text: string): string {
+  const lines = text.split(/\r\n|\r|\n/).map((line) => line.trim());
+  return lines.filter((line) => line !== "").join("; ");
 }
 
 /** Throws if a condition that the code relies on does not hold: a defect, never bad input. */

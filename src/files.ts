@@ -5,19 +5,21 @@ import { createHash } from "node:crypto";
 import {
   chmodSync,
   constants,
+  fstatSync,
   lstatSync,
   mkdirSync,
+  openSync,
   readdirSync,
+  readFileSync,
   rmSync,
   statSync,
-  write,
   writeSync,
 } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 
 import { OrchestratorError, systemCode } from "./errors.ts";
-import { MAX_LOG_BACKLOG_BYTES } from "./limits.ts";
+import { LOG_RETRY_MS, MAX_LOG_BACKLOG_BYTES } from "./limits.ts";
 
 /** A lock that ends with this process, however it ends. */
 export interface FileLock {
@@ -204,23 +206,53 @@ export function isOtherFile(path: string): boolean {
   return found !== undefined && !found.isSocket();
 }
 
+/**
+ * Whether a process listens on a Unix path, by the system's own list. For a socket that refuses: it
+ * is stale, or its owner is too busy to accept, and a connection cannot tell which.
+ */
+export function isListening(path: string): boolean {
+  const names = new Set([path, resolve(path)]);
+  const listening = "00010000"; // flag __SO_ACCEPTCON
+  return readFileSync("/proc/net/unix", "utf8")
+    .split("\n")
+    .some((line) => {
+      const [, , , flags, , , , ...name] = line.split(" ").filter((word) => word !== "");
+      return flags === listening && names.has(name.join(" "));
+    });
+}
+
 /** Whether this process was told to ignore a signal, as `nohup` does with 1. */
 export function isSignalIgnored(status: string, signal: number): boolean {
   const mask = /^SigIgn:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? "0";
   return ((BigInt(`0x${mask}`) >> BigInt(signal - 1)) & 1n) === 1n;
 }
 
+/**
+ * A descriptor of our own for a pipe or a terminal, which never waits for its reader; others keep
+ * their way of using theirs. For a file or a socket, the descriptor itself.
+ */
+function withoutWaiting(fd: number): number {
+  const { O_WRONLY, O_NONBLOCK, O_NOCTTY } = constants;
+  try {
+    const kind = fstatSync(fd);
+    if (!kind.isFIFO() && !kind.isCharacterDevice()) return fd;
+    return openSync(`/proc/self/fd/${fd}`, O_WRONLY | O_NONBLOCK | O_NOCTTY);
+  } catch {
+    return fd; // closed, or not ours to open: writing will tell
+  }
+}
+
 /** Writes lines to a file descriptor without ever waiting for its reader. */
 export class LineWriter {
   readonly #fd: number;
-  #waiting: string[] = [];
+  #waiting: Buffer[] = [];
   #waitingBytes = 0;
   #dropped = 0;
-  #isWriting = false;
+  #retry: ReturnType<typeof setTimeout> | undefined;
   #isBroken = false;
 
   constructor(fd: number) {
-    this.#fd = fd;
+    this.#fd = withoutWaiting(fd);
   }
 
   /** Takes a line with its newline; beyond a bound it is dropped, and counted in a later line. */
@@ -230,49 +262,43 @@ export class LineWriter {
       this.#dropped++;
       return;
     }
-    this.#waiting.push(line);
-    this.#waitingBytes += line.length;
-    if (!this.#isWriting) this.#next();
+    this.#put(line);
+    if (this.#retry === undefined) this.flush();
   }
 
-  /** Writes what is waiting now, at the end of the program; a reader that is stuck gets nothing more. */
+  /** Writes what the reader takes now; goes on later if something is left. */
   flush(): void {
-    if (this.#isWriting || this.#isBroken || this.#waiting.length === 0) return;
-    try {
-      writeSync(this.#fd, this.#waiting.join(""));
-    } catch {
-      this.#isBroken = true; // nobody reads the log any more, and there is nobody to tell
-    }
-    this.#waiting = [];
-  }
-
-  #next(): void {
-    if (this.#dropped > 0) {
-      this.#waiting.push(`[${this.#dropped} log lines dropped: nobody read them]\n`);
-      this.#dropped = 0;
-    }
-    const bytes = Buffer.from(this.#waiting.join(""));
-    this.#waiting = [];
-    this.#waitingBytes = 0;
-    this.#isWriting = true;
-    this.#put(bytes);
-  }
-
-  #put(bytes: Buffer): void {
-    write(this.#fd, bytes, (error, written) => {
-      if (error !== null) {
-        if (systemCode(error) === "EAGAIN") {
-          setTimeout(() => this.#put(bytes), 10);
-          return;
-        }
-        this.#isBroken = true; // EPIPE and the like: the reader is gone for good
+    clearTimeout(this.#retry);
+    this.#retry = undefined;
+    while (this.#waiting.length > 0 && !this.#isBroken) {
+      const bytes = Buffer.concat(this.#waiting);
+      const written = this.#write(bytes);
+      this.#waitingBytes -= written;
+      this.#waiting = written < bytes.length ? [bytes.subarray(written)] : [];
+      if (written === bytes.length && this.#dropped > 0) {
+        this.#put(`[${this.#dropped} log lines dropped: nobody read them]\n`);
+        this.#dropped = 0;
+      } else if (written < bytes.length) {
+        this.#retry = setTimeout(() => this.flush(), LOG_RETRY_MS);
+        this.#retry.unref();
         return;
       }
-      if (written < bytes.length) this.#put(bytes.subarray(written));
-      else {
-        this.#isWriting = false;
-        if (this.#waiting.length > 0) this.#next();
-      }
-    });
+    }
+  }
+
+  #put(line: string): void {
+    const bytes = Buffer.from(line);
+    this.#waiting.push(bytes);
+    this.#waitingBytes += bytes.length;
+  }
+
+  #write(bytes: Buffer): number {
+    try {
+      return writeSync(this.#fd, bytes);
+    } catch (error) {
+      // EPIPE and the like: the reader is gone for good, and there is nobody to tell.
+      if (systemCode(error) !== "EAGAIN") this.#isBroken = true;
+      return 0;
+    }
   }
 }

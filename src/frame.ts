@@ -14,8 +14,14 @@ export const PREFIX_BYTES = 4;
 /**
  * Takes one whole frame: `chunk[start, end)`, prefix included; `view` covers the same bytes as
  * `chunk`. The bytes belong to the visitor and are never written to again by the scanner.
+ * A visitor that takes whole frames behind this one too returns where it stopped.
  */
-export type VisitFrame = (chunk: Buffer, view: DataView, start: number, end: number) => void;
+export type VisitFrame = (
+  chunk: Buffer,
+  view: DataView,
+  start: number,
+  end: number,
+) => number | void;
 
 /** Finds whole frames in a stream of chunks, however the stream is cut. */
 export class FrameScanner {
@@ -52,8 +58,7 @@ export class FrameScanner {
       if (size > this.#max || size < this.#min) throw this.#fault(size);
       const next = offset + PREFIX_BYTES + size;
       if (next > end) break;
-      this.#visit(chunk, view, offset, next);
-      offset = next;
+      offset = this.#visit(chunk, view, offset, next) ?? next;
     }
     if (offset < end) this.#keep(chunk, offset);
   }

@@ -128,10 +128,17 @@ function locate(path: string, searchPath: string): string {
     if (found === null) throw fault("no such program in PATH");
     return found;
   }
-  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) {
-    throw fault("it is a folder");
-  }
+  if (isFolder(path)) throw fault("it is a folder");
   return path;
+}
+
+/** What cannot even be looked at is no folder: starting it says why. */
+function isFolder(path: string): boolean {
+  try {
+    return statSync(path).isDirectory();
+  } catch {
+    return false;
+  }
 }
 
 /** The system's reason in words that name what is wrong with the file. */

@@ -128,3 +128,9 @@ export const LINGER_MS = 1_000;
 
 /** Control requests of one instance that wait for their turn; beyond it the instance is not read. */
 export const MAX_PENDING_CONTROL = 64;
+
+/** Between two notices of one link: a program that loses messages must not drown in being told so. */
+export const NOTICE_INTERVAL_MS = 1_000;
+
+/** Pause before log lines that nobody read are offered again. */
+export const LOG_RETRY_MS = 50;

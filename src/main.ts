@@ -1,7 +1,11 @@
 // The one executable: `daemon` is the daemon, every other word is the CLI's.
 
-const [word, ...rest] = process.argv.slice(2);
-const { main } = word === "daemon" ? await import("./daemon.ts") : await import("./cli.ts");
-process.exitCode = await main(word === "daemon" ? rest : process.argv.slice(2));
+const words = process.argv.slice(2);
+if (words[0] === "daemon") {
+  const { main } = await import("./daemon.ts");
+  process.exit(await main(words.slice(1)));
+}
+const { main } = await import("./cli.ts");
+process.exitCode = await main(words);
 
 export {};

@@ -16,7 +16,7 @@ import { FrameScanner } from "./frame.ts";
 import { MAX_TYPE_NAME_BYTES, TYPE_TABLE_SLOTS } from "./limits.ts";
 import { LineScanner, lineTextEnd, NEWLINE } from "./lines.ts";
 import { typeNameFault } from "./model.ts";
-import { isObject, parseJson } from "./protocol.ts";
+import { isObject, parseJson } from "./json.ts";
 
 export type Dialect = "veecle" | "native";
 
@@ -35,7 +35,8 @@ export const HEADER_BYTES = 8;
 
 const LINE_START = '{"Storable":{"type_name":"';
 const LINE_MIDDLE = '","value":"';
-const LINE_END = '"}}\n';
+/** What follows the payload in a Veecle line. */
+export const LINE_END = '"}}\n';
 const TELEMETRY_START = '{"Telemetry":';
 const SUBJECT = "Cannot read message";
 const OUTER_START = '{"Storable":';
@@ -52,12 +53,20 @@ class Pattern {
     this.#view = new DataView(this.bytes.buffer, this.bytes.byteOffset, this.length);
   }
 
-  /** Whether the pattern stands at `start`. The caller knows that the chunk is long enough. */
+  /**
+   * Whether the pattern stands at `start`; the caller knows that the chunk is long enough. Compares
+   * eight bytes at a time as a number: no pattern holds a NUL or an invalid byte, so that none is
+   * a zero or not a number, and equal numbers are equal bytes.
+   */
   standsAt(chunk: Buffer, view: DataView, start: number): boolean {
-    const length = this.length;
+    const { length } = this;
+    const expected = this.#view;
     let i = 0;
-    for (; i + 4 <= length; i += 4) {
-      if (this.#view.getInt32(i, true) !== view.getInt32(start + i, true)) return false;
+    for (; i + 8 <= length; i += 8) {
+      if (expected.getFloat64(i, true) !== view.getFloat64(start + i, true)) return false;
+    }
+    if (length >= 8) {
+      return expected.getFloat64(length - 8, true) === view.getFloat64(start + length - 8, true);
     }
     for (; i < length; i++) if (this.bytes[i] !== chunk[start + i]) return false;
     return true;
@@ -73,9 +82,12 @@ export class TypeName {
   readonly lineHead: Pattern;
   /** Whether the name stands in a line as it is, without escapes. */
   readonly isPlain: boolean;
+  /** Where the table keeps it. */
+  readonly slot: number;
 
-  constructor(text: string) {
+  constructor(text: string, slot: number = 0) {
     this.text = text;
+    this.slot = slot;
     this.name = new Pattern(text);
     const quoted = JSON.stringify(text);
     this.isPlain = quoted.length === text.length + 2;
@@ -109,6 +121,16 @@ export interface MessageSink {
 /** Decoded type names, found by their bytes. Fixed size: a new name may take an older one's place. */
 export class TypeTable {
   readonly #slots: (TypeName | undefined)[] = new Array<TypeName | undefined>(TYPE_TABLE_SLOTS);
+  readonly #followers: (TypeName | undefined)[] = new Array<TypeName | undefined>(TYPE_TABLE_SLOTS);
+
+  /** The type that followed this one last: a guess that saves a search when types take turns. */
+  followerOf(type: TypeName): TypeName | undefined {
+    return this.#followers[type.slot];
+  }
+
+  setFollower(type: TypeName, follower: TypeName): void {
+    this.#followers[type.slot] = follower;
+  }
 
   /**
    * The type name whose bytes are `chunk[start, start + length)`.
@@ -132,7 +154,7 @@ export class TypeTable {
     const text = bytes.toString();
     const fault = typeNameFault(text);
     if (fault !== undefined) throw bad(`the type name cannot be used: ${fault}`);
-    const type = new TypeName(text);
+    const type = new TypeName(text, slot);
     this.#slots[slot] = type;
     return type;
   }
@@ -158,12 +180,20 @@ class RunBuilder {
     };
   }
 
-  add(type: TypeName, chunk: Buffer, start: number, end: number): void {
+  /** Adds `count` whole neighbours, of which the longest has `longest` bytes. */
+  add(
+    type: TypeName,
+    chunk: Buffer,
+    start: number,
+    end: number,
+    count: number = 1,
+    longest: number = end - start,
+  ): void {
     const run = this.run;
     if (run.count > 0 && run.type === type && run.end === start && run.chunk === chunk) {
       run.end = end;
-      run.count++;
-      if (end - start > run.longest) run.longest = end - start;
+      run.count += count;
+      if (longest > run.longest) run.longest = longest;
       return;
     }
     this.flush();
@@ -171,8 +201,8 @@ class RunBuilder {
     run.chunk = chunk;
     run.start = start;
     run.end = end;
-    run.count = 1;
-    run.longest = end - start;
+    run.count = count;
+    run.longest = longest;
   }
 
   flush(): void {
@@ -194,6 +224,7 @@ export interface MessageReader {
 export class NativeReader implements MessageReader {
   readonly dialect = "native";
   readonly #types: TypeTable;
+  readonly #max: number;
   readonly #sink: MessageSink;
   readonly #runs: RunBuilder;
   readonly #scanner: FrameScanner;
@@ -202,7 +233,10 @@ export class NativeReader implements MessageReader {
     this.#types = types;
     this.#sink = sink;
     this.#runs = new RunBuilder("native", sink);
-    this.#scanner = new FrameScanner(4, maxFrameBytes, this.#frame.bind(this));
+    this.#max = maxFrameBytes;
+    this.#scanner = new FrameScanner(4, maxFrameBytes, (chunk, view, start, end) =>
+      this.#frame(chunk, view, start, end),
+    );
   }
 
   push(chunk: Buffer): void {
@@ -213,24 +247,63 @@ export class NativeReader implements MessageReader {
     }
   }
 
-  #frame(chunk: Buffer, view: DataView, start: number, end: number): void {
+  #frame(chunk: Buffer, view: DataView, start: number, end: number): number {
     const kind = chunk[start + 4] as number;
     const length = view.getUint16(start + 6);
     const name = start + HEADER_BYTES;
     if (name + length > end) throw bad("a frame is shorter than its type name");
     if (kind === KIND.data) {
-      const last = this.#runs.run.type;
-      if (last.name.length === length && last.name.standsAt(chunk, view, name)) {
-        this.#runs.add(last, chunk, start, end);
-      } else {
-        if (length === 0 || length > MAX_TYPE_NAME_BYTES) {
-          throw bad(`a type name has 1 to ${MAX_TYPE_NAME_BYTES} bytes, this one ${length}`);
-        }
-        this.#runs.add(this.#types.find(chunk, view, name, length), chunk, start, end);
-      }
-      return;
+      return this.#data(this.#type(chunk, view, name, length), chunk, view, start, end);
     }
-    const payload = chunk.subarray(name + length, end);
+    this.#other(kind, chunk.subarray(name + length, end));
+    return end;
+  }
+
+  #type(chunk: Buffer, view: DataView, start: number, length: number): TypeName {
+    const last = this.#runs.run.type;
+    if (last.name.length === length && last.name.standsAt(chunk, view, start)) return last;
+    const guess = this.#types.followerOf(last);
+    if (guess?.name.length === length && guess.name.standsAt(chunk, view, start)) return guess;
+    if (length === 0 || length > MAX_TYPE_NAME_BYTES) {
+      throw bad(`a type name has 1 to ${MAX_TYPE_NAME_BYTES} bytes, this one ${length}`);
+    }
+    const type = this.#types.find(chunk, view, start, length);
+    this.#types.setFollower(last, type);
+    return type;
+  }
+
+  /** Takes a data frame, and those behind it as long as their types are equal or take turns as before. */
+  #data(first: TypeName, chunk: Buffer, view: DataView, start: number, end: number): number {
+    let type = first;
+    let from = start;
+    let next = end;
+    let count = 1;
+    let longest = end - start - 4;
+    while (chunk.length - next >= HEADER_BYTES) {
+      const size = view.getUint32(next);
+      const header = view.getInt32(next + 4); // kind, flags, length of the name
+      const length = header & 0xffff;
+      if (header >>> 24 !== KIND.data) break;
+      if (size > this.#max || size < 4 + length || next + 4 + size > chunk.length) break;
+      if (length !== type.name.length || !type.name.standsAt(chunk, view, next + HEADER_BYTES)) {
+        const guess = this.#types.followerOf(type);
+        if (guess?.name.length !== length) break;
+        if (!guess.name.standsAt(chunk, view, next + HEADER_BYTES)) break;
+        this.#runs.add(type, chunk, from, next, count, longest + 4);
+        type = guess;
+        from = next;
+        count = 0;
+        longest = 0;
+      }
+      if (size > longest) longest = size;
+      next += 4 + size;
+      count++;
+    }
+    this.#runs.add(type, chunk, from, next, count, longest + 4);
+    return next;
+  }
+
+  #other(kind: number, payload: Buffer): void {
     if (kind === KIND.telemetry) this.#telemetry(payload);
     else if (kind === KIND.controlRequest || kind === KIND.hello) {
       this.#runs.flush();
@@ -240,14 +313,16 @@ export class NativeReader implements MessageReader {
     } else this.#sink.skipped(`frame of kind ${kind}`);
   }
 
-  /** Passes on the bytes themselves: numbers may have more digits than JavaScript keeps. */
   #telemetry(payload: Buffer): void {
-    if (payload[0] !== 0x7b || payload.at(-1) !== 0x7d) throw bad("telemetry is not an object");
     if (!isUtf8(payload)) throw bad("telemetry is not valid UTF-8");
+    // The bytes themselves, since numbers may have more digits than JavaScript keeps. A newline can
+    // only be white space between two tokens.
     const isOneLine = !payload.includes(NEWLINE);
-    // In JSON a newline can only be white space between two tokens.
     const json = isOneLine ? payload : Buffer.from(payload.toString().replaceAll("\n", " "));
-    this.#sink.telemetry(json, 0, json.length);
+    const start = skipSpace(json, 0, json.length);
+    const end = skipSpaceBack(json, start, json.length);
+    if (json[start] !== 0x7b || json[end - 1] !== 0x7d) throw bad("telemetry is not an object");
+    this.#sink.telemetry(json, start, end);
   }
 }
 
@@ -265,7 +340,9 @@ export class VeecleReader implements MessageReader {
     this.#max = maxLineBytes;
     this.#sink = sink;
     this.#runs = new RunBuilder("veecle", sink);
-    this.#scanner = new LineScanner(maxLineBytes, this.#lines.bind(this));
+    this.#scanner = new LineScanner(maxLineBytes, (chunk, start, end) =>
+      this.#lines(chunk, start, end),
+    );
   }
 
   push(chunk: Buffer): void {
@@ -280,35 +357,73 @@ export class VeecleReader implements MessageReader {
     const view = new DataView(chunk.buffer, chunk.byteOffset, chunk.length);
     const ascii = isAscii(chunk.subarray(start, end));
     for (let line = start; line < end;) {
-      const head = this.#head(chunk, view, line, end);
-      let next = head === undefined ? 0 : valueEnd(chunk, view, line + head.lineHead.length, end);
-      if (head !== undefined && next > 0) {
-        if (next - line > this.#max + 1) throw this.#tooLong();
-        if (!ascii && !isUtf8(chunk.subarray(line, next))) throw bad("a line is not valid UTF-8");
-        this.#runs.add(head, chunk, line, next);
-      } else {
-        next = chunk.indexOf(NEWLINE, line) + 1;
-        if (next - line > this.#max + 1) throw this.#tooLong();
-        this.#line(chunk, view, line, next, ascii);
+      const type = this.#head(chunk, view, line, end);
+      const stop = type === undefined ? line : this.#data(type, chunk, view, line, end, ascii);
+      if (stop > line) {
+        line = stop;
+        continue;
       }
+      const next = chunk.indexOf(NEWLINE, line) + 1;
+      if (lineTextEnd(chunk, line, next) - line > this.#max) throw this.#tooLong();
+      this.#line(chunk, view, line, next, ascii);
       line = next;
     }
     return end;
   }
 
+  /**
+   * Takes lines in their usual form as long as their types are equal or take turns as before;
+   * returns where it stopped, `start` if at the first.
+   */
+  #data(
+    first: TypeName,
+    chunk: Buffer,
+    view: DataView,
+    start: number,
+    end: number,
+    ascii: boolean,
+  ): number {
+    let type = first;
+    let from = start;
+    let line = start;
+    let count = 0;
+    let longest = 0;
+    for (;;) {
+      const next = valueEnd(chunk, view, line + type.lineHead.length, end);
+      if (next === 0 || next - line > this.#max + 1) break;
+      if (!ascii && !isUtf8(chunk.subarray(line, next))) break;
+      if (next - line > longest) longest = next - line;
+      line = next;
+      count++;
+      if (hasHead(type, chunk, view, line, end)) continue;
+      const guess = this.#types.followerOf(type);
+      if (guess === undefined || !hasHead(guess, chunk, view, line, end)) break;
+      this.#runs.add(type, chunk, from, line, count, longest);
+      type = guess;
+      from = line;
+      count = 0;
+      longest = 0;
+    }
+    if (count > 0) this.#runs.add(type, chunk, from, line, count, longest);
+    return line;
+  }
+
   /** The type name of a line that begins as existing runtimes write it, or undefined. */
   #head(chunk: Buffer, view: DataView, line: number, end: number): TypeName | undefined {
     const last = this.#runs.run.type;
-    const head = last.lineHead;
-    if (line + head.length <= end && head.standsAt(chunk, view, line)) return last;
+    if (hasHead(last, chunk, view, line, end)) return last;
+    const guess = this.#types.followerOf(last);
+    if (guess !== undefined && hasHead(guess, chunk, view, line, end)) return guess;
     const name = line + LINE_START_PATTERN.length;
     if (name > end || !LINE_START_PATTERN.standsAt(chunk, view, line)) return undefined;
-    const quote = plainEnd(chunk, view, name, end);
+    const quote = plainEnd(chunk, name, end);
     if (quote + LINE_MIDDLE_PATTERN.length > end || quote === name) return undefined;
     if (!LINE_MIDDLE_PATTERN.standsAt(chunk, view, quote)) return undefined;
     if (quote - name > MAX_TYPE_NAME_BYTES) return undefined;
     const type = this.#types.find(chunk, view, name, quote - name);
-    return type.isPlain ? type : undefined;
+    if (!type.isPlain) return undefined;
+    this.#types.setFollower(last, type);
+    return type;
   }
 
   /** A whole line that is not a message in the usual form. */
@@ -342,10 +457,12 @@ export class VeecleReader implements MessageReader {
       this.#runs.add(type, line, 0, line.length);
     } else if (name === "Telemetry") {
       if (!isObject(body)) throw bad("telemetry is not an object");
-      // The bytes themselves: its numbers may have more digits than JavaScript keeps.
-      const match = /^\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*(.*?)\s*\}\s*$/s.exec(text);
-      const json = Buffer.from(match?.[1] ?? "");
-      this.#sink.telemetry(json, 0, json.length);
+      // The bytes themselves, since numbers may have more digits than JavaScript keeps: from the
+      // brace behind the only key to the one before the last.
+      const json = Buffer.from(text);
+      const key = stringEnd(json, json.indexOf(0x22));
+      const last = skipSpaceBack(json, key, json.length) - 1;
+      this.#sink.telemetry(json, json.indexOf(0x7b, key), skipSpaceBack(json, key, last));
     } else if (name === "ControlRequest") {
       this.#runs.flush();
       this.#sink.controlRequest(body);
@@ -361,23 +478,49 @@ export class VeecleReader implements MessageReader {
   }
 }
 
+/** Behind white space that JSON allows between tokens. */
+function skipSpace(bytes: Buffer, start: number, end: number): number {
+  let at = start;
+  while (at < end && isSpace(bytes[at] as number)) at++;
+  return at;
+}
+
+/** Before white space that JSON allows between tokens. */
+function skipSpaceBack(bytes: Buffer, start: number, end: number): number {
+  let at = end;
+  while (at > start && isSpace(bytes[at - 1] as number)) at--;
+  return at;
+}
+
+function isSpace(byte: number): boolean {
+  return byte === 0x20 || byte === 0x09 || byte === 0x0a || byte === 0x0d;
+}
+
+/** Behind the quote that ends the JSON string whose first quote stands at `start`. */
+function stringEnd(bytes: Buffer, start: number): number {
+  let at = start + 1;
+  while (bytes[at] !== 0x22) at += bytes[at] === 0x5c ? 2 : 1;
+  return at + 1;
+}
+
+function hasHead(
+  type: TypeName,
+  chunk: Buffer,
+  view: DataView,
+  line: number,
+  end: number,
+): boolean {
+  const head = type.lineHead;
+  return line + head.length <= end && head.standsAt(chunk, view, line);
+}
+
 const LINE_START_PATTERN = new Pattern(LINE_START);
 const LINE_MIDDLE_PATTERN = new Pattern(LINE_MIDDLE);
 const TELEMETRY_PATTERN = new Pattern(TELEMETRY_START);
 
-/** The first quote, backslash or control character at or behind `start`, or `end`. Four bytes at a time. */
-function plainEnd(chunk: Buffer, view: DataView, start: number, end: number): number {
+/** The first quote, backslash or control character at or behind `start`, or `end`. */
+function plainEnd(chunk: Buffer, start: number, end: number): number {
   let i = start;
-  for (; i + 4 <= end; i += 4) {
-    const word = view.getInt32(i, true);
-    const quote = word ^ 0x22222222;
-    const escape = word ^ 0x5c5c5c5c;
-    const found =
-      ((quote - 0x01010101) & ~quote) |
-      ((escape - 0x01010101) & ~escape) |
-      ((word - 0x20202020) & ~word);
-    if ((found & 0x80808080) !== 0) break;
-  }
   for (; i < end; i++) {
     const byte = chunk[i] as number;
     if (byte === 0x22 || byte === 0x5c || byte < 0x20) break;
@@ -385,15 +528,35 @@ function plainEnd(chunk: Buffer, view: DataView, start: number, end: number): nu
   return i;
 }
 
-/** Where a line ends whose JSON string value starts at `start`, if it is valid and ends as usual; else 0. */
+const HIGH_BITS = 0x80808080 | 0;
+
+/** The characters that may follow a backslash; `\\u` and anything invalid go the careful way. */
+const ESCAPES = new Uint8Array(256);
+for (const character of '"\\/bfnrt') ESCAPES[character.charCodeAt(0)] = 1;
+
+/**
+ * Where a line ends whose JSON string value starts at `start`, if it is valid and ends as usual;
+ * else 0. Looks at four bytes at a time: `^ 2` moves the quote next to the control characters, so
+ * that two comparisons find a quote, a control character or a backslash.
+ */
 function valueEnd(chunk: Buffer, view: DataView, start: number, end: number): number {
-  let i = plainEnd(chunk, view, start, end);
-  while (i < end && chunk[i] === 0x5c) {
-    const escape = chunk[i + 1];
-    if (escape === 0x22 || escape === 0x5c || escape === 0x6e || escape === 0x2f) i += 2;
-    else if (escape === 0x62 || escape === 0x66 || escape === 0x72 || escape === 0x74) i += 2;
-    else return 0; // \u and anything invalid: the careful way
-    i = plainEnd(chunk, view, i, end);
+  let i = start;
+  while (i + 4 <= end) {
+    const word = view.getInt32(i, true);
+    const controls = ((word ^ 0x02020202) | HIGH_BITS) - 0x21212121;
+    const escapes = ((word ^ 0x5c5c5c5c) | HIGH_BITS) - 0x01010101;
+    const found = ~(controls & escapes) & HIGH_BITS;
+    if (found === 0) {
+      i += 4;
+      continue;
+    }
+    i += (31 - Math.clz32(found & -found)) >>> 3;
+    const byte = chunk[i] as number;
+    if (byte === 0x5c) {
+      if (ESCAPES[chunk[i + 1] as number] !== 1) return 0;
+      i += 2;
+    } else if (byte >= 0x80) i++;
+    else break;
   }
   return i + 4 <= end && view.getInt32(i, true) === LINE_END_WORD ? i + 4 : 0;
 }
@@ -433,26 +596,6 @@ export function messageEnd(dialect: Dialect, chunk: Buffer, start: number): numb
   return dialect === "native"
     ? start + 4 + chunk.readUInt32BE(start)
     : chunk.indexOf(NEWLINE, start) + 1;
-}
-
-/** The payload of a message as text, or undefined if it is not UTF-8. */
-function payloadText(type: TypeName, dialect: Dialect, message: Buffer): string | undefined {
-  if (dialect === "veecle") {
-    return JSON.parse(message.toString("utf8", type.lineHead.length - 1, message.length - 3));
-  }
-  const payload = message.subarray(HEADER_BYTES + message.readUInt16BE(6));
-  return isUtf8(payload) ? payload.toString() : undefined;
-}
-
-/** One message of `type` in the other dialect, or undefined if its payload is not UTF-8. */
-export function translate(type: TypeName, from: Dialect, message: Buffer): Buffer | undefined {
-  const text = payloadText(type, from, message);
-  if (text === undefined) return undefined;
-  if (from === "native") {
-    const tail = Buffer.from(`${JSON.stringify(text).slice(1, -1)}${LINE_END}`);
-    return Buffer.concat([type.lineHead.bytes, tail]);
-  }
-  return encodeNative(KIND.data, type.name.bytes, Buffer.from(text));
 }
 
 /** A native frame. */

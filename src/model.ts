@@ -3,7 +3,7 @@
 
 import { isIPv4, isIPv6 } from "node:net";
 
-import { MAX_TYPE_NAME_BYTES } from "./limits.ts";
+import { MAX_QUEUE_BYTES, MAX_TOTAL_QUEUE_BYTES, MAX_TYPE_NAME_BYTES } from "./limits.ts";
 
 /** A registered runtime: a UUID in its canonical form, lower case with hyphens. */
 export type InstanceId = string;
@@ -38,9 +38,10 @@ export function parsePriority(text: string): Priority | undefined {
   return Object.hasOwn(NICE, text) ? (text as Priority) : undefined;
 }
 
-/** Says what is wrong with a type name, or returns undefined: 1 to 1024 bytes of valid UTF-8. */
+/** Says what is wrong with a type name, or returns undefined: 1 to 1024 bytes of UTF-8 without NUL. */
 export function typeNameFault(name: string): string | undefined {
   if (name.length === 0) return "it is empty";
+  if (name.includes("\0")) return "it contains a NUL character";
   if (!name.isWellFormed()) return "it contains an unpaired surrogate";
   const bytes = Buffer.byteLength(name);
   if (bytes > MAX_TYPE_NAME_BYTES) {
@@ -82,6 +83,54 @@ export interface LinkKey {
   readonly from: InstanceId | undefined;
   readonly typeName: string;
   readonly to: LinkTarget;
+}
+
+/** What happens to the messages of a link whose queue is full. */
+export type OnFull = "drop-oldest" | "drop-newest" | "block";
+
+export const ON_FULL: readonly OnFull[] = ["drop-oldest", "drop-newest", "block"];
+
+/** How much of a link may wait, and what happens beyond. */
+export interface LinkSettings {
+  readonly maxBytes: number;
+  readonly maxMessages: number;
+  readonly onFull: OnFull;
+}
+
+export const DEFAULT_LINK_SETTINGS: LinkSettings = {
+  maxBytes: MAX_QUEUE_BYTES,
+  maxMessages: Number.POSITIVE_INFINITY,
+  onFull: "drop-oldest",
+};
+
+const UNITS: Readonly<Record<string, number>> = { B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 };
+
+/** Reads a size (`4MiB`, `512KiB`, `100B`), or returns undefined. */
+export function parseSize(text: string): number | undefined {
+  const match = /^([0-9]{1,12}) ?(B|KiB|MiB|GiB)$/.exec(text);
+  return match === null ? undefined : Number(match[1]) * (UNITS[match[2] as string] as number);
+}
+
+/** Reads the bound of a queue, a size or a number of messages (`100`), or returns undefined. */
+export function parseQueueBound(
+  text: string,
+): Pick<LinkSettings, "maxBytes" | "maxMessages"> | undefined {
+  if (/^[1-9][0-9]{0,8}$/.test(text)) {
+    return { maxBytes: MAX_TOTAL_QUEUE_BYTES, maxMessages: Number(text) };
+  }
+  const maxBytes = parseSize(text);
+  if (maxBytes === undefined || maxBytes < 1 || maxBytes > MAX_TOTAL_QUEUE_BYTES) return undefined;
+  return { maxBytes, maxMessages: Number.POSITIVE_INFINITY };
+}
+
+/** The spelling of a queue's bound that `parseQueueBound` reads back. */
+export function formatQueueBound({ maxBytes, maxMessages }: LinkSettings): string {
+  if (Number.isFinite(maxMessages)) return String(maxMessages);
+  for (const unit of ["MiB", "KiB"]) {
+    const size = maxBytes / (UNITS[unit] as number);
+    if (Number.isInteger(size)) return `${size}${unit}`;
+  }
+  return `${maxBytes}B`;
 }
 
 /** How the process of an instance ended. Exactly one of code and signal is set. */

@@ -10,17 +10,21 @@ import { MAX_INSTANCES, MAX_LINKS } from "./limits.ts";
 import { type Log, QuietLog } from "./log.ts";
 import { TypeTable } from "./message.ts";
 import {
+  formatQueueBound,
   formatTarget,
   type InstanceId,
   type LinkKey,
+  type LinkSettings,
   type LinkTarget,
   type Priority,
 } from "./model.ts";
-import { Outbox, OutboxPool, type Target } from "./outbox.ts";
+import { Notices } from "./notices.ts";
+import { Outbox } from "./outbox.ts";
 import { type Follower, Output } from "./output.ts";
 import { PeerReceiver, PeerTarget } from "./peer.ts";
 import { Port } from "./port.ts";
 import type { Info, LinkInfo, RuntimeInfo } from "./protocol.ts";
+import { OutboxPool, type Target } from "./queue.ts";
 import { type Link, Router, Source } from "./router.ts";
 import type { Accept } from "./socket.ts";
 import { Supervisor } from "./supervisor.ts";
@@ -51,6 +55,8 @@ export interface OrchestratorOptions {
   /** Opens the socket of an instance; `address` goes into its environment. */
   openSocket(id: InstanceId, accept: Accept): { readonly path: string; close(): void };
   readonly telemetry: TelemetryExporter | undefined;
+  /** What all queues together may hold. */
+  readonly maxQueueBytes?: number | undefined;
   readonly onFault: (error: unknown) => void;
 }
 
@@ -59,18 +65,26 @@ export class Orchestrator {
   readonly #options: OrchestratorOptions;
   readonly #instances: Map<InstanceId, Instance> = new Map();
   readonly #router: Router;
-  readonly #pool: OutboxPool = new OutboxPool();
+  readonly #pool: OutboxPool;
+  readonly #notices: Notices;
   readonly #types: TypeTable = new TypeTable();
   readonly #peers: Map<string, PeerTarget> = new Map();
   readonly #quiet: QuietLog;
   /** What arrives from other orchestrators. */
   readonly receiver: PeerReceiver;
   #socket: DatagramSocket | undefined;
+  #isEnding = false;
 
   constructor(options: OrchestratorOptions) {
     this.#options = options;
     this.#quiet = new QuietLog(options.log.target("router"), options.host.now);
-    this.#router = new Router((key, reason, count) => {
+    this.#pool = new OutboxPool(options.maxQueueBytes);
+    this.#notices = new Notices(
+      (id, typeName, notice) => this.#instances.get(id)?.port.notice(typeName, notice),
+      options.host.after,
+    );
+    this.#router = new Router((key, reason, count, source) => {
+      this.#notices.add(key, reason, count, source);
       const to = formatTarget(key.to);
       this.#quiet.warn(`${reason} ${to}`, "run", "dropped messages", {
         reason,
@@ -78,7 +92,7 @@ export class Orchestrator {
         to,
         count,
       });
-    });
+    }, this.#pool);
     this.receiver = new PeerReceiver(
       this.#router,
       new QuietLog(options.log.target("peer"), options.host.now),
@@ -98,9 +112,9 @@ export class Orchestrator {
     this.checkNew(id);
     const { host, log, env, telemetry } = this.#options;
     const outbox = new Outbox(this.#pool);
-    const source = new Source(id);
+    const source: Source = new Source(id, (isWaiting) => port.wait(isWaiting));
     const output = new Output();
-    const port = new Port({
+    const port: Port = new Port({
       id,
       types: this.#types,
       router: this.#router,
@@ -151,6 +165,7 @@ export class Orchestrator {
 
   /** @throws `already_exists` or `limit_exceeded` if an instance with this id cannot be added */
   checkNew(id: InstanceId): void {
+    if (this.#isEnding) throw ending(`Cannot add instance "${id}"`);
     if (this.#instances.has(id)) {
       throw new OrchestratorError(
         "already_exists",
@@ -181,6 +196,7 @@ export class Orchestrator {
   /** @throws `not_found`, `wrong_state` or `cannot_run` */
   start(id: InstanceId, priority: Priority | undefined): void {
     const instance = this.#find(id, "start");
+    if (this.#isEnding) throw ending(`Cannot start instance "${id}"`);
     if (instance.isRemoving) {
       throw new OrchestratorError(
         "wrong_state",
@@ -195,9 +211,16 @@ export class Orchestrator {
     await this.#find(id, "stop").supervisor.stop();
   }
 
-  /** Adds a link; the same one again changes nothing. @throws `not_found`, `not_configured`, `limit_exceeded` */
-  link(key: LinkKey): void {
-    if (this.#router.findLink(key) !== undefined) return;
+  /**
+   * Adds a link; the same one again takes over the settings that are given, and keeps the others.
+   * @throws `not_found`, `not_configured` or `limit_exceeded`
+   */
+  link(key: LinkKey, settings: Partial<LinkSettings> = {}): void {
+    const known = this.#router.findLink(key);
+    if (known !== undefined) {
+      this.#router.addLink(key, known.target, settings);
+      return;
+    }
     const subject = `Cannot link ${JSON.stringify(key.typeName)} to ${formatTarget(key.to)}`;
     if (key.from !== undefined && !this.#instances.has(key.from)) {
       throw unknownInstance(subject, key.from);
@@ -208,7 +231,7 @@ export class Orchestrator {
         `${subject}: there are ${MAX_LINKS} links, which is the limit; remove one first`,
       );
     }
-    this.#router.addLink(key, this.#target(key.to, subject));
+    this.#router.addLink(key, this.#target(key.to, subject), settings);
   }
 
   /** @throws `not_found` */
@@ -247,6 +270,7 @@ export class Orchestrator {
 
   /** Stops every instance, for the end of the daemon. What cannot be stopped is in the log. */
   async shutDown(): Promise<void> {
+    this.#isEnding = true;
     const instances = [...this.#instances.values()];
     for (const instance of instances) instance.isRemoving = true;
     const log = this.#options.log.target("orchestrator");
@@ -319,7 +343,7 @@ export class Orchestrator {
     const name = formatTarget(to);
     let peer = this.#peers.get(name);
     if (peer === undefined) {
-      peer = new PeerTarget(this.#socket, to.host, to.port);
+      peer = new PeerTarget(this.#socket, to.host, to.port, this.#pool.translator);
       this.#peers.set(name, peer);
     }
     return peer;
@@ -330,6 +354,10 @@ export class Orchestrator {
     if (instance === undefined) throw unknownInstance(`Cannot ${verb} instance "${id}"`, id);
     return instance;
   }
+}
+
+function ending(subject: string): OrchestratorError {
+  return new OrchestratorError("wrong_state", `${subject}: the orchestrator is stopping`);
 }
 
 function unknownInstance(subject: string, id: InstanceId): OrchestratorError {
@@ -362,6 +390,8 @@ function linkInfo({ key, queue }: Link): LinkInfo {
     type_name: key.typeName,
     from: key.from ?? null,
     to: formatTarget(key.to),
+    queue: formatQueueBound(queue.settings),
+    on_full: queue.settings.onFull,
     routed: queue.routed,
     delivered: queue.delivered,
     queued: queue.queued,

@@ -1,114 +1,29 @@
-// Unsent bytes of one connection: bounds, what is dropped when they are reached, exact accounts.
+// Unsent bytes of one connection: what goes out next, what is dropped, what is copied.
 //
 // Pure: it is handed a `write` and owns no socket. Messages leave in the order in which they came,
-// whatever their link. Each link has its own bound and its own accounts, in a `LinkQueue`:
-//
-//   routed = delivered + dropped (by reason) + queued          at every moment, in messages
-//
-// "Delivered" means that the kernel took the last byte. Within one turn small messages are gathered
-// in a scratch block, so that a target costs one system call; large ones are handed on as views.
-// What is left after a write is settled: copied, or kept as a view that pins little more than itself.
+// whatever their link; each link has its own bound and accounts, in a `LinkQueue`. Within one turn
+// small messages are gathered in a scratch block, so that a target costs one system call; large ones
+// are handed on as views. What is left after a write is settled: copied, or kept as a view that pins
+// little more than itself.
 
 import {
   GATHER_BLOCK_BYTES,
   GATHER_FRAME_BYTES,
   MAX_PIN_RATIO,
-  MAX_QUEUE_BYTES,
-  MAX_TOTAL_QUEUE_BYTES,
   MAX_VEECLE_LINE_BYTES,
 } from "./limits.ts";
-import { type Dialect, messageEnd, type Run, translate, type TypeName } from "./message.ts";
-
-/** Why a message was not delivered. Normative in `docs/protocol.md`. */
-export type DropReason =
-  | "full" // its queue, or all queues together, are at their bound
-  | "oversize" // the line or datagram would be longer than the receiver accepts
-  | "not_utf8" // the payload cannot cross to the Veecle dialect
-  | "not_connected" // the target was stopped, or its connection ended within the message
-  | "target_gone" // the target exited or was removed with the message queued
-  | "unreachable"; // the other orchestrator's address refused the datagram
-
-/** A stretch of one link's messages in an outbox. Forms two lists: of the outbox and of its queue. */
-interface Segment {
-  readonly queue: LinkQueue;
-  dialect: Dialect;
-  /** Undefined for our own control messages, which are never translated. */
-  readonly type: TypeName | undefined;
-  chunk: Buffer;
-  start: number;
-  end: number;
-  count: number;
-  /** The beginning of its only message is sent already. */
-  partial: boolean;
-  previous: Segment | undefined;
-  next: Segment | undefined;
-  previousOfQueue: Segment | undefined;
-  nextOfQueue: Segment | undefined;
-}
-
-/** The accounts of one link, and its queued messages in the outbox of its target. */
-export class LinkQueue {
-  routed = 0;
-  delivered = 0;
-  queued = 0;
-  queuedBytes = 0;
-  readonly maxBytes: number;
-  readonly dropped: Map<DropReason, number> = new Map();
-  readonly #onDrop: ((reason: DropReason, count: number) => void) | undefined;
-  first: Segment | undefined;
-  last: Segment | undefined;
-  block: Buffer | undefined;
-  blockFilled = 0;
-
-  constructor(
-    onDrop?: (reason: DropReason, count: number) => void,
-    maxBytes: number = MAX_QUEUE_BYTES,
-  ) {
-    this.#onDrop = onDrop;
-    this.maxBytes = maxBytes;
-  }
-
-  /** Counts messages that were routed and will not be delivered. */
-  drop(reason: DropReason, count: number): void {
-    if (count === 0) return;
-    this.dropped.set(reason, (this.dropped.get(reason) ?? 0) + count);
-    this.#onDrop?.(reason, count);
-  }
-}
-
-/** Where a link leads: takes messages, and hands them on when the router says so. */
-export interface Target {
-  /** Whether it holds messages of this turn; set and cleared by the router. */
-  isTouched: boolean;
-  /** Takes a run of messages of one link. The run is not kept, its chunk may be. */
-  push(queue: LinkQueue, run: Run): void;
-  /** Called once for each chunk of which something was pushed. */
-  flush(): void;
-  /** Drops what is queued of one link, which is being removed. */
-  forget(queue: LinkQueue): void;
-}
-
-/** What all outboxes of an orchestrator share: the bound of their queues, and spare scratch blocks. */
-export class OutboxPool {
-  usedBytes = 0;
-  readonly maxBytes: number;
-  readonly #blocks: Buffer[] = [];
-
-  constructor(maxBytes: number = MAX_TOTAL_QUEUE_BYTES) {
-    this.maxBytes = maxBytes;
-  }
-
-  takeBlock(): Buffer {
-    return this.#blocks.pop() ?? Buffer.allocUnsafeSlow(GATHER_BLOCK_BYTES);
-  }
-
-  giveBack(block: Buffer): void {
-    if (this.#blocks.length < 64) this.#blocks.push(block);
-  }
-}
+import { type Dialect, messageEnd, type Run, type TypeName } from "./message.ts";
+import {
+  type DropReason,
+  LinkQueue,
+  type OutboxPool,
+  type QueueOwner,
+  type Segment,
+  type Target,
+} from "./queue.ts";
 
 /** The unsent messages of one instance. */
-export class Outbox implements Target {
+export class Outbox implements Target, QueueOwner {
   isTouched = false;
   readonly #pool: OutboxPool;
   /** Control messages of ours: few and small, they have no bound of their own. */
@@ -140,11 +55,21 @@ export class Outbox implements Target {
     this.#write = write;
     this.#dialect = dialect;
     this.#isFull = false;
+    const queues = new Set<LinkQueue>();
     for (let segment = this.#first; segment !== undefined;) {
       const next = segment.next;
-      if (!segment.partial && segment.type !== undefined) this.#adapt(segment, segment.type);
+      if (!segment.partial && segment.type !== undefined) {
+        this.#adaptSegment(segment, segment.type);
+        queues.add(segment.queue);
+      }
       segment = next;
     }
+    // The same messages may need more bytes than before.
+    for (const queue of queues) {
+      const excess = queue.queuedBytes - queue.settings.maxBytes;
+      if (excess > 0 && queue.settings.onFull !== "block") this.#shed(queue, excess, 0);
+    }
+    this.#pool.makeRoom(0);
     this.flush();
   }
 
@@ -180,18 +105,20 @@ export class Outbox implements Target {
       queue.drop("not_connected", run.count);
       return;
     }
-    const isConnected = this.#write !== undefined;
-    if (
-      isConnected &&
-      (run.dialect !== this.#dialect ||
-        (run.dialect === "veecle" && run.longest > MAX_VEECLE_LINE_BYTES + 1))
-    ) {
-      const { type, chunk, start, end, count } = run;
-      const adapted = this.#translate(queue, type, run.dialect, chunk, start, end, count);
-      if (adapted.count > 0) {
-        this.#enqueue(queue, type, adapted.bytes, 0, adapted.bytes.length, adapted.count);
-      }
-    } else this.#enqueue(queue, run.type, run.chunk, run.start, run.end, run.count, run.dialect);
+    if (this.#extend(queue, run)) return;
+    const { type, dialect, chunk, start, end, count, longest } = run;
+    if (this.#write === undefined || this.#takes(dialect, longest)) {
+      this.#enqueue(queue, type, chunk, start, end, count, dialect);
+    } else {
+      this.#adapt(queue, type, dialect, chunk, start, end, longest, (bytes, from, to, adapted) => {
+        this.#enqueue(queue, type, bytes, from, to, adapted);
+        if (to - from > GATHER_FRAME_BYTES) this.flush(); // the translator needs its block again
+      });
+    }
+  }
+
+  shed(queue: LinkQueue, bytes: number): number {
+    return this.#shed(queue, bytes, 0);
   }
 
   /** Sends a control message of ours, encoded in the connection's dialect, behind what is queued. */
@@ -215,6 +142,21 @@ export class Outbox implements Target {
       this.#isFull = taken < bytes.length;
     }
     this.#settle();
+    this.#unpin();
+  }
+
+  /** What is left of a large chunk must not keep all of it. */
+  #unpin(): void {
+    const chunk = this.#first?.chunk;
+    if (chunk === undefined || chunk.buffer.byteLength <= GATHER_BLOCK_BYTES) return;
+    let length = 0;
+    let end = this.#first;
+    for (; end?.chunk === chunk; end = end.next) length += end.end - end.start;
+    if (chunk.buffer.byteLength <= MAX_PIN_RATIO * length) return;
+    for (let segment = this.#first; segment !== undefined && segment !== end;) {
+      copyIntoBlock(segment);
+      segment = segment.next;
+    }
   }
 
   /** As many queued bytes as make one efficient write: a view, or small stretches gathered. */
@@ -309,30 +251,70 @@ export class Outbox implements Target {
     dialect: Dialect = this.#dialect,
   ): void {
     let from = start;
+    let to = end;
     let left = count;
-    const room = Math.min(queue.maxBytes, this.#pool.maxBytes);
-    if (end - from > room) {
-      while (end - from > room) {
-        from = messageEnd(dialect, chunk, from);
-        left--;
-      }
+    if (!queue.hasRoom(end - start, count)) {
+      const { onFull } = queue.settings;
+      if (onFull === "drop-oldest")
+        [from, left] = this.#keepNewest(queue, dialect, chunk, start, end, count);
+      else if (onFull === "drop-newest")
+        [to, left] = keepOldest(queue, dialect, chunk, start, count);
       queue.drop("full", count - left);
       if (left === 0) return;
     }
-    const length = end - from;
-    if (queue.queuedBytes + length > queue.maxBytes) {
-      this.#dropOldest(queue, queue.queuedBytes + length - queue.maxBytes);
-    }
-    const excess = this.#pool.usedBytes + length - this.#pool.maxBytes;
-    if (excess > 0 && this.#dropOldest(queue, excess) < excess) {
+    const length = to - from;
+    const isOurs = queue === this.#control;
+    if (
+      !isOurs &&
+      this.#pool.usedBytes + length > this.#pool.maxBytes &&
+      !this.#pool.makeRoom(length)
+    ) {
       queue.drop("full", left);
       return;
     }
+    if (queue.owner === undefined && !isOurs) {
+      queue.owner = this;
+      this.#pool.enter(queue);
+    }
     queue.queued += left;
     queue.queuedBytes += length;
-    this.#pool.usedBytes += length;
-    if (length > GATHER_FRAME_BYTES) this.#append(queue, type, dialect, chunk, from, end, left);
-    else this.#gather(queue, type, dialect, chunk, from, end, left);
+    if (!isOurs) this.#pool.usedBytes += length;
+    if (length > GATHER_FRAME_BYTES) this.#append(queue, type, dialect, chunk, from, to, left);
+    else this.#gather(queue, type, dialect, chunk, from, to, left);
+  }
+
+  /**
+   * Makes room in a queue for the newest messages of `chunk[start, end)`, at the expense of the
+   * oldest, but never of one whose beginning is sent. Returns where those begin that fit, and how
+   * many they are.
+   */
+  #keepNewest(
+    queue: LinkQueue,
+    dialect: Dialect,
+    chunk: Buffer,
+    start: number,
+    end: number,
+    count: number,
+  ): [from: number, count: number] {
+    const { maxBytes, maxMessages } = queue.settings;
+    const { first } = queue;
+    const cut = first?.partial === true ? first : undefined;
+    const roomBytes = maxBytes - (cut === undefined ? 0 : cut.end - cut.start);
+    const room = maxMessages - (cut === undefined ? 0 : 1);
+    let from = start;
+    let left = count;
+    while (left > 0 && (end - from > roomBytes || left > room)) {
+      from = messageEnd(dialect, chunk, from);
+      left--;
+    }
+    if (left > 0) {
+      this.#shed(
+        queue,
+        queue.queuedBytes + end - from - maxBytes,
+        queue.queued + left - maxMessages,
+      );
+    }
+    return [from, left];
   }
 
   #append(
@@ -401,10 +383,13 @@ export class Outbox implements Target {
   /** Moves what still lies in the scratch block, or pins too large a chunk, into its queue's own blocks. */
   #settle(): void {
     for (let segment = this.#unsettled; segment !== undefined; segment = segment.next) {
-      const length = segment.end - segment.start;
       const { chunk } = segment;
-      if (chunk === this.#scratch || chunk.buffer.byteLength > length * MAX_PIN_RATIO) {
-        copyIntoBlock(segment, length);
+      if (
+        chunk === this.#scratch ||
+        this.#pool.translator.owns(chunk) ||
+        chunk.buffer.byteLength > MAX_PIN_RATIO * (segment.end - segment.start)
+      ) {
+        copyIntoBlock(segment);
         this.#merge(segment);
       }
     }
@@ -430,21 +415,23 @@ export class Outbox implements Target {
     }
   }
 
-  /** Drops the oldest whole messages of a queue until `bytes` are free; returns how many it freed. */
-  #dropOldest(queue: LinkQueue, bytes: number): number {
+  /** Drops the oldest whole messages of a queue until so many bytes and messages are gone; returns the bytes. */
+  #shed(queue: LinkQueue, bytes: number, messages: number): number {
     let freed = 0;
     let count = 0;
     let segment = queue.first?.partial === true ? queue.first.nextOfQueue : queue.first;
-    while (segment !== undefined && freed < bytes) {
+    while (segment !== undefined && (freed < bytes || count < messages)) {
       const next: Segment | undefined = segment.nextOfQueue;
-      if (segment.end - segment.start <= bytes - freed) {
+      const isWhole =
+        segment.end - segment.start <= bytes - freed || segment.count <= messages - count;
+      if (isWhole) {
         freed += segment.end - segment.start;
         count += segment.count;
         this.#unlink(segment);
       } else {
         const start = segment.start;
         let dropped = 0;
-        while (freed + segment.start - start < bytes) {
+        while (freed + segment.start - start < bytes || count + dropped < messages) {
           segment.start = messageEnd(segment.dialect, segment.chunk, segment.start);
           dropped++;
         }
@@ -469,7 +456,9 @@ export class Outbox implements Target {
 
   #forgetBytes(queue: LinkQueue, bytes: number): void {
     queue.queuedBytes -= bytes;
+    if (queue === this.#control) return;
     this.#pool.usedBytes -= bytes;
+    queue.letGo();
   }
 
   /** Takes a segment out of both lists and out of the counts of what is queued. */
@@ -494,52 +483,117 @@ export class Outbox implements Target {
     if (this.#unsettled === segment) this.#unsettled = next;
   }
 
-  /** Brings a queued segment into the connection's dialect. */
-  #adapt(segment: Segment, type: TypeName): void {
-    const { queue, chunk, start, end, count } = segment;
-    if (segment.dialect === this.#dialect && this.#dialect === "native") return;
-    const adapted = this.#translate(queue, type, segment.dialect, chunk, start, end, count);
-    queue.queued += adapted.count - segment.count;
-    this.#forgetBytes(queue, end - start - adapted.bytes.length);
-    segment.dialect = this.#dialect;
-    segment.chunk = adapted.bytes;
-    segment.start = 0;
-    segment.end = adapted.bytes.length;
-    segment.count = adapted.count;
-    if (segment.count === 0) this.#unlink(segment);
+  /**
+   * The most frequent case on its own, because it is met for every message when types take turns:
+   * a small run behind others of the same link, in the scratch block, with room for it.
+   */
+  #extend(queue: LinkQueue, run: Run): boolean {
+    const last = this.#last;
+    if (last === undefined || last.queue !== queue || last.chunk !== this.#scratch) return false;
+    const length = run.end - run.start;
+    const filled = this.#scratchFilled;
+    if (
+      filled + length > GATHER_BLOCK_BYTES ||
+      last.end !== filled ||
+      last.dialect !== run.dialect ||
+      !queue.hasRoom(length, run.count) ||
+      this.#pool.usedBytes + length > this.#pool.maxBytes ||
+      !this.#takes(run.dialect, run.longest)
+    ) {
+      return false;
+    }
+    run.chunk.copy(last.chunk, filled, run.start, run.end);
+    this.#scratchFilled = last.end = filled + length;
+    last.count += run.count;
+    queue.queued += run.count;
+    queue.queuedBytes += length;
+    this.#pool.usedBytes += length;
+    return true;
   }
 
-  /** Messages as this connection takes them; the others are counted as dropped. */
-  #translate(
+  /** Whether messages can go out as they are. */
+  #takes(dialect: Dialect, longest: number): boolean {
+    return (
+      dialect === this.#dialect && (dialect === "native" || longest <= MAX_VEECLE_LINE_BYTES + 1)
+    );
+  }
+
+  /** Brings a queued segment into the connection's dialect. */
+  #adaptSegment(segment: Segment, type: TypeName): void {
+    const { queue, dialect, chunk, start, end } = segment;
+    const length = end - start;
+    if (this.#takes(dialect, length)) return;
+    const parts: Buffer[] = [];
+    let count = 0;
+    this.#adapt(queue, type, dialect, chunk, start, end, length, (bytes, from, to, adapted) => {
+      parts.push(Buffer.from(bytes.subarray(from, to)));
+      count += adapted;
+    });
+    const bytes = Buffer.concat(parts);
+    queue.queued += count - segment.count;
+    this.#forgetBytes(queue, length - bytes.length);
+    segment.dialect = this.#dialect;
+    segment.chunk = bytes;
+    segment.start = 0;
+    segment.end = bytes.length;
+    segment.count = count;
+    if (count === 0) this.#unlink(segment);
+  }
+
+  /** Hands on messages as this connection takes them; the others are counted as dropped. */
+  #adapt(
     queue: LinkQueue,
     type: TypeName,
     dialect: Dialect,
     chunk: Buffer,
     start: number,
     end: number,
-    count: number,
-  ): { bytes: Buffer; count: number } {
-    const parts: Buffer[] = [];
-    let notUtf8 = 0;
-    for (let at = start; at < end;) {
-      const next = messageEnd(dialect, chunk, at);
-      const message = chunk.subarray(at, next);
-      const part = dialect === this.#dialect ? message : translate(type, dialect, message);
-      if (part === undefined) notUtf8++;
-      else if (this.#dialect === "native" || part.length <= MAX_VEECLE_LINE_BYTES + 1) {
-        parts.push(part);
+    longest: number,
+    take: (bytes: Buffer, start: number, end: number, count: number) => void,
+  ): void {
+    if (dialect === this.#dialect) {
+      for (let at = start; at < end;) {
+        const next = messageEnd(dialect, chunk, at);
+        if (next - at <= MAX_VEECLE_LINE_BYTES + 1) take(chunk, at, next, 1);
+        else queue.drop("oversize", 1);
+        at = next;
       }
-      at = next;
+      return;
     }
-    queue.drop("not_utf8", notUtf8);
-    queue.drop("oversize", count - notUtf8 - parts.length);
-    return { bytes: Buffer.concat(parts), count: parts.length };
+    const { translator } = this.#pool;
+    for (let at = start; at < end;) {
+      at = translator.translate(type, dialect, chunk, at, end, longest);
+      const { bytes, count, notUtf8, oversize } = translator;
+      queue.drop("not_utf8", notUtf8);
+      queue.drop("oversize", oversize);
+      if (count > 0) take(bytes, 0, bytes.length, count);
+    }
   }
 }
 
+/** Of messages that come to a queue with no room for all, the oldest that fit: where they end, and how many. */
+function keepOldest(
+  queue: LinkQueue,
+  dialect: Dialect,
+  chunk: Buffer,
+  start: number,
+  count: number,
+): [to: number, count: number] {
+  let to = start;
+  let kept = 0;
+  while (kept < count) {
+    const next = messageEnd(dialect, chunk, to);
+    if (!queue.hasRoom(next - start, kept + 1)) break;
+    to = next;
+    kept++;
+  }
+  return [to, kept];
+}
+
 /** Copies a segment behind what its queue has already, in blocks that grow with the queue. */
-function copyIntoBlock(segment: Segment, length: number): void {
+function copyIntoBlock(segment: Segment): void {
   const { queue } = segment;
+  const length = segment.end - segment.start;
   if (queue.block === undefined || queue.blockFilled + length > queue.block.length) {
     const size = Math.min(Math.max(queue.queuedBytes, 4096), GATHER_BLOCK_BYTES);
     queue.block = Buffer.allocUnsafeSlow(Math.max(size, length));

@@ -67,52 +67,75 @@ class LineJoiner {
 
   /** The whole lines that `chunk` completes, or undefined. */
   push(chunk: Buffer): Buffer | undefined {
-    const end = chunk.lastIndexOf(NEWLINE) + 1;
-    let region: Buffer | undefined;
-    if (end > 0) {
-      region = this.#bytes > 0 ? this.#take(chunk.subarray(0, end)) : chunk.subarray(0, end);
+    const regions: Buffer[] = [];
+    let start = 0; // of what was not handed on yet
+    for (let at = 0; at < chunk.length;) {
+      const newline = chunk.indexOf(NEWLINE, at);
+      const end = newline < 0 ? chunk.length : newline;
+      const room = MAX_OUTPUT_LINE_BYTES - this.#bytes;
+      if (end - at > room) {
+        regions.push(chunk.subarray(start, at), this.#take(chunk.subarray(at, at + room), CUT));
+        start = at += room;
+      } else if (newline < 0) {
+        regions.push(chunk.subarray(start, at));
+        this.#keep(chunk.subarray(at));
+        start = at = chunk.length;
+      } else if (this.#bytes > 0) {
+        regions.push(this.#take(chunk.subarray(at, newline + 1)));
+        start = at = newline + 1;
+      } else at = newline + 1;
     }
-    const pieces = region === undefined ? [] : [region];
-    for (let at = end; at < chunk.length;) {
-      const taken = Math.min(chunk.length - at, MAX_OUTPUT_LINE_BYTES - this.#bytes);
-      this.#partial.push(Buffer.from(chunk.subarray(at, at + taken)));
-      this.#bytes += taken;
-      at += taken;
-      if (this.#bytes === MAX_OUTPUT_LINE_BYTES) pieces.push(this.#take(NEWLINE_BYTE));
-    }
-    return pieces.length > 1 ? Buffer.concat(pieces) : pieces[0];
+    regions.push(chunk.subarray(start));
+    const filled = regions.filter((region) => region.length > 0);
+    return filled.length > 1 ? Buffer.concat(filled) : filled[0];
   }
 
   /** The last line, which has no end, as a whole one. */
   end(): Buffer | undefined {
-    return this.#bytes > 0 ? this.#take(NEWLINE_BYTE) : undefined;
+    return this.#bytes > 0 ? this.#take(CUT) : undefined;
   }
 
-  #take(last: Buffer): Buffer {
-    const region = Buffer.concat([...this.#partial, last]);
+  #keep(rest: Buffer): void {
+    this.#partial.push(Buffer.from(rest)); // a copy, so that it does not keep the chunk
+    this.#bytes += rest.length;
+  }
+
+  #take(...last: Buffer[]): Buffer {
+    const region = Buffer.concat([...this.#partial, ...last]);
     this.#partial = [];
     this.#bytes = 0;
     return region;
   }
 }
 
-const NEWLINE_BYTE = Buffer.from("\n");
+/** The end of a line that has none of its own. */
+const CUT = Buffer.from("\n");
+
+/** The output of one process of an instance; it may outlive the process in what it has started. */
+export interface OutputSink {
+  /** Takes bytes that were written. */
+  append(stream: "stdout" | "stderr", chunk: Uint8Array): void;
+  /** Nobody can write any more: a last line without an end is finished. */
+  end(): void;
+}
 
 /** The output of one instance, across its restarts. */
 export class Output {
   readonly #followers: Set<Follower> = new Set();
-  #streams = { stdout: new LineJoiner(), stderr: new LineJoiner() };
 
-  /** Takes bytes that the instance wrote. */
-  append(stream: "stdout" | "stderr", chunk: Uint8Array): void {
-    const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length);
-    this.#publish(this.#streams[stream].push(bytes));
-  }
-
-  /** The process is gone: a last line without an end is finished. */
-  finishLines(): void {
-    this.#publish(this.#streams.stdout.end());
-    this.#publish(this.#streams.stderr.end());
+  /** For a new process, whose lines must not mix with those of its predecessor. */
+  open(): OutputSink {
+    const streams = { stdout: new LineJoiner(), stderr: new LineJoiner() };
+    return {
+      append: (stream, chunk) => {
+        const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length);
+        this.#publish(streams[stream].push(bytes));
+      },
+      end: () => {
+        this.#publish(streams.stdout.end());
+        this.#publish(streams.stderr.end());
+      },
+    };
   }
 
   /** Follows from now on, until the follower is removed or the instance is. */
@@ -126,7 +149,6 @@ export class Output {
 
   /** The instance is removed: every follower comes to its end. */
   end(): void {
-    this.finishLines();
     for (const follower of this.#followers) follower.end();
     this.#followers.clear();
   }

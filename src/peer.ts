@@ -7,9 +7,13 @@ import { MAX_DATAGRAM_BYTES } from "./limits.ts";
 import { messageChain, OrchestratorError } from "./errors.ts";
 import type { DatagramSocket } from "./datagram.ts";
 import type { QuietLog } from "./log.ts";
-import { datagramOf, decodeDatagram, messageEnd, type Run, translate } from "./message.ts";
-import type { LinkQueue, Target } from "./outbox.ts";
+import { datagramOf, decodeDatagram, messageEnd, type Run } from "./message.ts";
+import type { Translator } from "./translate.ts";
+import type { LinkQueue, Target } from "./queue.ts";
 import { type Router, Source } from "./router.ts";
+
+/** The line of the longest datagram: the outer object and the newline come on top. */
+const MAX_LINE: number = MAX_DATAGRAM_BYTES + '{"Storable":}\n'.length;
 
 /** One other orchestrator, as the target of links. */
 export class PeerTarget implements Target {
@@ -17,8 +21,10 @@ export class PeerTarget implements Target {
   readonly #socket: DatagramSocket;
   readonly #host: string;
   readonly #port: number;
+  readonly #translator: Translator;
 
-  constructor(socket: DatagramSocket, host: string, port: number) {
+  constructor(socket: DatagramSocket, host: string, port: number, translator: Translator) {
+    this.#translator = translator;
     this.#socket = socket;
     this.#host = host;
     this.#port = port;
@@ -26,10 +32,17 @@ export class PeerTarget implements Target {
 
   push(queue: LinkQueue, run: Run): void {
     queue.routed += run.count;
-    for (let at = run.start; at < run.end;) {
-      const end = messageEnd(run.dialect, run.chunk, at);
-      this.#send(queue, run, at, end);
-      at = end;
+    const { type, dialect, chunk, start, end, longest } = run;
+    if (dialect === "veecle") {
+      this.#send(queue, chunk, start, end);
+      return;
+    }
+    for (let at = start; at < end;) {
+      at = this.#translator.translate(type, dialect, chunk, at, end, longest, MAX_LINE);
+      const { bytes, notUtf8, oversize } = this.#translator;
+      queue.drop("not_utf8", notUtf8);
+      queue.drop("oversize", oversize);
+      this.#send(queue, bytes, 0, bytes.length);
     }
   }
 
@@ -37,21 +50,20 @@ export class PeerTarget implements Target {
 
   forget(): void {}
 
-  #send(queue: LinkQueue, run: Run, start: number, end: number): void {
-    let line: Buffer | undefined = run.chunk.subarray(start, end);
-    if (run.dialect === "native") line = translate(run.type, "native", line);
-    if (line === undefined) {
-      queue.drop("not_utf8", 1);
-      return;
+  /** Sends each line in `lines[start, end)` as one datagram. */
+  #send(queue: LinkQueue, lines: Buffer, start: number, end: number): void {
+    for (let at = start; at < end;) {
+      const next = messageEnd("veecle", lines, at);
+      const datagram = datagramOf(lines, at, next);
+      at = next;
+      if (datagram.length > MAX_DATAGRAM_BYTES) {
+        queue.drop("oversize", 1);
+        continue;
+      }
+      const result = this.#socket.send(datagram, this.#host, this.#port);
+      if (result === "sent") queue.delivered++;
+      else queue.drop(result === "full" ? "full" : "unreachable", 1);
     }
-    const datagram = datagramOf(line, 0, line.length);
-    if (datagram.length > MAX_DATAGRAM_BYTES) {
-      queue.drop("oversize", 1);
-      return;
-    }
-    const result = this.#socket.send(datagram, this.#host, this.#port);
-    if (result === "sent") queue.delivered++;
-    else queue.drop(result === "full" ? "full" : "unreachable", 1);
   }
 }
 

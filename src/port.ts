@@ -23,6 +23,7 @@ import {
   VeecleReader,
 } from "./message.ts";
 import type { InstanceId } from "./model.ts";
+import type { Notice } from "./notices.ts";
 import type { Outbox } from "./outbox.ts";
 import { decodeInstanceRequest, type Request } from "./protocol.ts";
 import type { Router, Source } from "./router.ts";
@@ -53,6 +54,8 @@ export class Port implements MessageSink {
   #cancelWait: () => void = () => {};
   #control: Promise<void> = Promise.resolve();
   #pendingControl = 0;
+  /** A link with the policy `block` has no room: nothing is read from the instance. */
+  #isWaiting = false;
 
   constructor(options: PortOptions) {
     this.#options = options;
@@ -80,6 +83,7 @@ export class Port implements MessageSink {
     }
     this.#connection = connection;
     log.info("run", "instance connected", { id: this.#id });
+    this.#pace();
     // The first byte tells the dialect; an instance that waits for it is taken to speak Veecle.
     this.#cancelWait = after(DIALECT_WAIT_MS, () => {
       if (this.#connection === connection && this.#reader === undefined) this.#attach("veecle");
@@ -102,6 +106,19 @@ export class Port implements MessageSink {
     connection.close();
   }
 
+  /** Stops or goes on reading from the instance. */
+  wait(isWaiting: boolean): void {
+    this.#isWaiting = isWaiting;
+    this.#pace();
+  }
+
+  /** Tells a native instance that messages of its, or for it, were dropped. */
+  notice(typeName: string, notice: Notice): void {
+    if (this.dialect !== "native") return;
+    const payload = Buffer.from(JSON.stringify(notice));
+    this.#options.outbox.send(encodeNative(KIND.notice, Buffer.from(typeName), payload));
+  }
+
   data(run: Run): void {
     this.#options.router.route(this.#options.source, run);
   }
@@ -112,10 +129,12 @@ export class Port implements MessageSink {
 
   controlRequest(value: unknown): void {
     const connection = this.#connection as Connection;
-    if (++this.#pendingControl === MAX_PENDING_CONTROL) connection.pause();
+    this.#pendingControl++;
+    this.#pace();
     const work = this.#control.then(() => this.#execute(value));
     this.#control = work.then((response) => {
-      if (this.#pendingControl-- === MAX_PENDING_CONTROL) connection.resume();
+      this.#pendingControl--;
+      this.#pace();
       if (this.#connection === connection) this.#send("controlResponse", response);
     });
   }
@@ -133,6 +152,12 @@ export class Port implements MessageSink {
     source.received++;
     source.refused++;
     quiet.warn(`skipped ${this.#id}`, "run", `skipped a ${kind}`, { id: this.#id });
+  }
+
+  #pace(): void {
+    const isHeld = this.#isWaiting || this.#pendingControl >= MAX_PENDING_CONTROL;
+    if (isHeld) this.#connection?.pause();
+    else this.#connection?.resume();
   }
 
   #receive(connection: Connection, chunk: Buffer): void {

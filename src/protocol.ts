@@ -5,13 +5,20 @@
 // An enum value is externally tagged: `"Info"`, or an object with one key: `{"Stop":"<uuid>"}`.
 
 import { errorCode, type ErrorCode, messageChain, OrchestratorError } from "./errors.ts";
-import { MAX_JSON_DEPTH, MAX_UPLOAD_BYTES } from "./limits.ts";
+import { isObject, parseJson } from "./json.ts";
+import { MAX_UPLOAD_BYTES } from "./limits.ts";
 import {
+  DEFAULT_LINK_SETTINGS,
+  formatQueueBound,
   formatTarget,
   type InstanceId,
   type LinkKey,
+  type LinkSettings,
+  ON_FULL,
+  type OnFull,
   parseInstanceId,
   parsePriority,
+  parseQueueBound,
   parseTarget,
   type Priority,
   typeNameFault,
@@ -46,7 +53,12 @@ export type Request =
   | { readonly kind: "Start"; readonly id: InstanceId; readonly priority: Priority | undefined }
   | { readonly kind: "Stop"; readonly id: InstanceId }
   | { readonly kind: "Stdout"; readonly id: InstanceId }
-  | { readonly kind: "Link"; readonly link: LinkKey }
+  | {
+      readonly kind: "Link";
+      readonly link: LinkKey;
+      /** What is not given stays as it is, or becomes the default. */
+      readonly settings?: Partial<LinkSettings>;
+    }
   | { readonly kind: "Unlink"; readonly link: LinkKey };
 
 /** The accounts of one link, in messages: routed = delivered + dropped (all reasons) + queued. */
@@ -55,6 +67,9 @@ export interface LinkInfo {
   /** The only instance whose messages it takes; null: any. */
   readonly from: string | null;
   readonly to: string;
+  /** The bound of its queue: a size (`4MiB`) or a number of messages (`100`). */
+  readonly queue: string;
+  readonly on_full: OnFull;
   readonly routed: number;
   readonly delivered: number;
   readonly queued: number;
@@ -105,7 +120,7 @@ type Fields = Readonly<Record<string, unknown>>;
  * @throws `bad_request`, naming the field and what is wrong; `limit_exceeded` for an upload too large
  */
 export function decodeRequest(text: string): Request {
-  const value = parseJson(text);
+  const value = parseJson(text, SUBJECT);
   if (typeof value === "string") return decodeVariant(value, undefined);
   if (!isObject(value)) throw bad("it is neither a string nor an object");
   const keys = Object.keys(value);
@@ -123,7 +138,7 @@ export function encodeRequest(request: Request): string {
 
 /** The JSON text of a success. */
 export function encodeOk(value: unknown): string {
-  return `{"Ok":${JSON.stringify(value)}}`;
+  return `{"Ok":${JSON.stringify(value ?? null)}}`;
 }
 
 /** The JSON text of a failure; existing clients refuse a second key, so they get no code. */
@@ -168,7 +183,7 @@ export function describeRequest(request: Request): string {
       return `${request.kind}(${request.id})`;
     case "Link":
     case "Unlink":
-      return `${request.kind}(${JSON.stringify(requestValue(request))})`;
+      return `${request.kind}(${JSON.stringify(linkFields(request.link))})`;
   }
 }
 
@@ -236,11 +251,9 @@ function decodeVariant(name: string, body: unknown): Request {
       const from = fields["from"];
       const to = parseTarget(string(fields, name, "to"));
       if (to === undefined) {
-        throw bad(
-          `${name}.to is neither an instance id nor IP:PORT: ${JSON.stringify(fields["to"])}`,
-        );
+        throw bad(`${name}.to is neither an instance id nor IP:PORT: ${quote(fields["to"])}`);
       }
-      return {
+      const link = {
         kind: name,
         link: {
           from: from === undefined || from === null ? undefined : id(from, `${name}.from`),
@@ -248,9 +261,12 @@ function decodeVariant(name: string, body: unknown): Request {
           to,
         },
       };
+      if (link.kind === "Unlink") return link;
+      const settings = linkSettings(fields);
+      return Object.keys(settings).length === 0 ? link : { ...link, settings };
     }
     default:
-      throw bad(`unknown request ${JSON.stringify(name.slice(0, 64))}`);
+      throw bad(`unknown request ${quote(name)}`);
   }
 }
 
@@ -278,17 +294,48 @@ function requestValue(request: Request): unknown {
         },
       };
     case "Link":
-    case "Unlink": {
-      const { from, typeName, to } = request.link;
-      return {
-        [request.kind]: {
-          ...(from === undefined ? {} : { from }),
-          type_name: typeName,
-          to: formatTarget(to),
-        },
-      };
-    }
+      return { Link: { ...linkFields(request.link), ...settingFields(request.settings ?? {}) } };
+    case "Unlink":
+      return { Unlink: linkFields(request.link) };
   }
+}
+
+/** The settings of a link that a request gives. */
+function linkSettings(fields: Fields): Partial<LinkSettings> {
+  const { queue, on_full: onFull } = fields;
+  const settings: { -readonly [K in keyof LinkSettings]?: LinkSettings[K] } = {};
+  if (queue !== undefined && queue !== null) {
+    const isText = typeof queue === "string" || typeof queue === "number";
+    const bound = isText ? parseQueueBound(String(queue)) : undefined;
+    if (bound === undefined) {
+      throw bad(
+        `Link.queue is neither a size up to 256MiB nor a number of messages: ${quote(queue)}`,
+      );
+    }
+    Object.assign(settings, bound);
+  }
+  if (onFull !== undefined && onFull !== null) {
+    const known = ON_FULL.find((policy) => policy === onFull);
+    if (known === undefined) {
+      throw bad(`Link.on_full is unknown: ${quote(onFull)}; it is ${ON_FULL.join(", ")}`);
+    }
+    settings.onFull = known;
+  }
+  return settings;
+}
+
+function settingFields(settings: Partial<LinkSettings>): Record<string, string> {
+  const { maxBytes, onFull } = settings;
+  return {
+    ...(maxBytes === undefined
+      ? {}
+      : { queue: formatQueueBound({ ...DEFAULT_LINK_SETTINGS, ...settings }) }),
+    ...(onFull === undefined ? {} : { on_full: onFull }),
+  };
+}
+
+function linkFields({ from, typeName, to }: LinkKey): Record<string, string> {
+  return { ...(from === undefined ? {} : { from }), type_name: typeName, to: formatTarget(to) };
 }
 
 /**
@@ -313,43 +360,14 @@ export function decodeInstanceRequest(value: unknown): Request & { kind: "Start"
   throw bad("it is neither StartRuntime nor StopRuntime");
 }
 
-/**
- * Parses JSON whose nesting is bounded; `subject` begins the message of an error.
- * @throws `bad_request`
- */
-export function parseJson(text: string, subject: string = SUBJECT): unknown {
-  if (jsonDepth(text) > MAX_JSON_DEPTH)
-    throw bad(`nested deeper than ${MAX_JSON_DEPTH} levels`, subject);
-  try {
-    return JSON.parse(text) as unknown;
-  } catch (error) {
-    const reason = (error as Error).message.replace(/^JSON Parse error: /, "");
-    throw bad(`it is not valid JSON (${reason})`, subject);
-  }
-}
-
-function jsonDepth(text: string): number {
-  let depth = 0;
-  let deepest = 0;
-  for (let i = 0; i < text.length; i++) {
-    const c = text.charCodeAt(i);
-    if (c === 0x22) {
-      for (i++; i < text.length && text.charCodeAt(i) !== 0x22; i++) {
-        if (text.charCodeAt(i) === 0x5c) i++;
-      }
-    } else if (c === 0x7b || c === 0x5b) {
-      deepest = Math.max(deepest, ++depth);
-    } else if (c === 0x7d || c === 0x5d) depth--;
-  }
-  return deepest;
-}
-
 function bad(reason: string, subject: string = SUBJECT): OrchestratorError {
   return new OrchestratorError("bad_request", `${subject}: ${reason}`);
 }
 
-export function isObject(value: unknown): value is Fields {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+/** A value of the client's in a message: short, and on one line. */
+function quote(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value.slice(0, 64));
+  return (JSON.stringify(value) ?? "nothing").slice(0, 64);
 }
 
 function object(value: unknown, name: string): Fields {
@@ -369,8 +387,7 @@ function id(value: unknown, name: string): InstanceId {
   if (typeof value !== "string")
     throw bad(`${name} is ${value === undefined ? "missing" : "not a string"}`);
   const parsed = parseInstanceId(value);
-  if (parsed === undefined)
-    throw bad(`${name} is not a UUID: ${JSON.stringify(value.slice(0, 64))}`);
+  if (parsed === undefined) throw bad(`${name} is not a UUID: ${quote(value)}`);
   return parsed;
 }
 
@@ -385,9 +402,7 @@ function priority(value: unknown, name: string): Priority | undefined {
   if (value === undefined || value === null) return undefined;
   const parsed = typeof value === "string" ? parsePriority(value) : undefined;
   if (parsed === undefined) {
-    throw bad(
-      `${name} is unknown: ${JSON.stringify(value)?.slice(0, 64)}; it is high, normal or low`,
-    );
+    throw bad(`${name} is unknown: ${quote(value)}; it is high, normal or low`);
   }
   return parsed;
 }

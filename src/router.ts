@@ -4,10 +4,22 @@
 // A run of neighbouring messages of one type is one step, however many messages it holds.
 // Order is kept for each target; between targets there is none.
 
-import { type InstanceId, formatTarget, type LinkKey } from "./model.ts";
+import {
+  DEFAULT_LINK_SETTINGS,
+  formatTarget,
+  type InstanceId,
+  type LinkKey,
+  type LinkSettings,
+} from "./model.ts";
 import type { Run, TypeName } from "./message.ts";
 import { TYPE_TABLE_SLOTS } from "./limits.ts";
-import { type DropReason, LinkQueue, type Target } from "./outbox.ts";
+import {
+  type DropReason,
+  LinkQueue,
+  type OutboxPool,
+  type Producer,
+  type Target,
+} from "./queue.ts";
 
 /** One link with its accounts. */
 export interface Link {
@@ -17,7 +29,7 @@ export interface Link {
 }
 
 /** Where messages come from, with its accounts: received = routed to a link + unlinked + refused. */
-export class Source {
+export class Source implements Producer {
   /** The instance, or undefined for other orchestrators. */
   readonly id: InstanceId | undefined;
   received = 0;
@@ -28,11 +40,37 @@ export class Source {
   /** What the router found for this source; cleared when links change. */
   readonly routes: Map<TypeName, readonly Link[]> = new Map();
   version = -1;
+  /** Told when nothing may be read from it, and when it may again; other orchestrators cannot wait. */
+  readonly #onWait: ((isWaiting: boolean) => void) | undefined;
+  readonly #fullQueues: Set<LinkQueue> = new Set();
 
-  constructor(id: InstanceId | undefined) {
+  constructor(id: InstanceId | undefined, onWait?: (isWaiting: boolean) => void) {
     this.id = id;
+    this.#onWait = onWait;
+  }
+
+  /** Whether it can wait for room in a queue. */
+  get canWait(): boolean {
+    return this.#onWait !== undefined;
+  }
+
+  block(queue: LinkQueue): void {
+    this.#fullQueues.add(queue);
+    if (this.#fullQueues.size === 1) this.#onWait?.(true);
+  }
+
+  unblock(queue: LinkQueue): void {
+    if (this.#fullQueues.delete(queue) && this.#fullQueues.size === 0) this.#onWait?.(false);
   }
 }
+
+/** Hears that messages of a link were dropped, and whose message it was that had no room, if any. */
+export type OnDrop = (
+  key: LinkKey,
+  reason: DropReason,
+  count: number,
+  source: InstanceId | undefined,
+) => void;
 
 const NO_LINKS: readonly Link[] = [];
 
@@ -40,12 +78,18 @@ const NO_LINKS: readonly Link[] = [];
 export class Router {
   readonly #links: Map<string, Link[]> = new Map();
   readonly #touched: Target[] = [];
-  readonly #onDrop: (key: LinkKey, reason: DropReason, count: number) => void;
+  /** Queues with the policy `block` that were pushed to in this turn, and by whom. */
+  readonly #blocking: Map<LinkQueue, Source> = new Map();
+  readonly #pool: OutboxPool | undefined;
+  readonly #onDrop: OnDrop;
   #version = 0;
   #count = 0;
+  /** Whose messages are being routed. */
+  #source: InstanceId | undefined;
 
   /** `onDrop` hears of every drop, synchronously and often: it must be cheap and never throw. */
-  constructor(onDrop: (key: LinkKey, reason: DropReason, count: number) => void = () => {}) {
+  constructor(onDrop: OnDrop = () => {}, pool?: OutboxPool) {
+    this.#pool = pool;
     this.#onDrop = onDrop;
   }
 
@@ -54,10 +98,21 @@ export class Router {
     return this.#count;
   }
 
-  /** Adds a link that takes effect with the next message; false if it existed already. */
-  addLink(key: LinkKey, target: Target): boolean {
-    if (this.findLink(key) !== undefined) return false;
-    const queue = new LinkQueue((reason, count) => this.#onDrop(key, reason, count));
+  /**
+   * Adds a link that takes effect with the next message. One that exists keeps what it has, and
+   * takes over the settings that are given. Returns whether it is new.
+   */
+  addLink(key: LinkKey, target: Target, settings: Partial<LinkSettings> = {}): boolean {
+    const known = this.findLink(key)?.queue;
+    if (known !== undefined) {
+      known.settings = { ...known.settings, ...settings };
+      known.letGo();
+      return false;
+    }
+    const queue = new LinkQueue((reason, count) => this.#onDrop(key, reason, count, this.#source), {
+      ...DEFAULT_LINK_SETTINGS,
+      ...settings,
+    });
     const links = this.#links.get(key.typeName) ?? [];
     this.#replace(key.typeName, [...links, { key, target, queue }]);
     return true;
@@ -72,6 +127,8 @@ export class Router {
     const link = this.findLink(key);
     if (link === undefined) return false;
     link.target.forget(link.queue);
+    link.queue.release();
+    this.#pool?.leave(link.queue);
     const links = this.#links.get(key.typeName) ?? [];
     this.#replace(
       key.typeName,
@@ -102,13 +159,17 @@ export class Router {
       source.unlinked += run.count;
       return;
     }
-    for (const { target, queue } of links) {
+    this.#source = source.id;
+    for (let i = 0; i < links.length; i++) {
+      const { target, queue } = links[i] as Link;
+      if (queue.settings.onFull === "block" && !this.#admit(source, queue, run)) continue;
       target.push(queue, run);
       if (!target.isTouched) {
         target.isTouched = true;
         this.#touched.push(target);
       }
     }
+    this.#source = undefined;
   }
 
   /** Lets every target of this turn write what it was given. */
@@ -118,6 +179,21 @@ export class Router {
       target.flush();
     }
     this.#touched.length = 0;
+    if (this.#blocking.size === 0) return;
+    for (const [queue, source] of this.#blocking) queue.holdBack(source);
+    this.#blocking.clear();
+  }
+
+  /** A producer that can wait is held back later, if need be; one that cannot loses what has no room. */
+  #admit(source: Source, queue: LinkQueue, run: Run): boolean {
+    if (source.canWait) {
+      this.#blocking.set(queue, source);
+      return true;
+    }
+    if (queue.hasRoom(run.end - run.start, run.count)) return true;
+    queue.routed += run.count;
+    queue.drop("full", run.count);
+    return false;
   }
 
   #routes(source: Source, type: TypeName): readonly Link[] {

@@ -155,7 +155,7 @@ function listenUnix(path: string, socket: Callbacks): Listener {
   // Bound under another name and moved into place, so that the path never leads nowhere.
   const temporary = `${path}.${process.pid % 1000}`;
   const bound = socketPathFault(temporary) === undefined ? temporary : path;
-  if (bound !== path) rmSync(bound, { force: true }); // left over from a daemon that was killed
+  rmSync(bound, { force: true }); // left over from a daemon that was killed
   const umask = process.umask(0o177);
   let listener: UnixSocketListener<State>;
   try {

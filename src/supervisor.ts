@@ -77,16 +77,14 @@ export class Supervisor {
     const { state, action } = step(this.#state, "start");
     if (action !== "spawn") throw this.#refusal("start", action);
     let child: ReturnType<Host["spawn"]>;
-    const pidOf = (): number => child.pid;
+    const output = this.#output.open();
     try {
       child = this.#host.spawn({
         path: this.#path,
         env: this.#env,
-        onExit: (exit) => this.#exited(pidOf(), exit),
-        onOutput: (stream, chunk) => this.#output.append(stream, chunk),
-        onOutputEnd: () => {
-          if (this.#pid === pidOf()) this.#output.finishLines();
-        },
+        onExit: (exit) => this.#exited(child.pid, exit),
+        onOutput: output.append,
+        onOutputEnd: output.end,
       });
     } catch (error) {
       throw this.#cannot("start", error);

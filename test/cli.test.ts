@@ -26,6 +26,8 @@ const ROUTE = {
   type_name: "a::Ping",
   from: null,
   to: B,
+  queue: "4MiB",
+  on_full: "drop-oldest",
   routed: 1,
   delivered: 1,
   queued: 0,
@@ -139,8 +141,8 @@ describe("main() sends and prints", () => {
     ],
     [
       "link list",
-      "FROM   TYPE     TO                                    ROUTED  DELIVERED  DROPPED  QUEUED\n" +
-        `(any)  a::Ping  ${B}  1       1          0        0\n`,
+      "FROM   TYPE     TO                                    ROUTED  DELIVERED  DROPPED  QUEUED  QUEUE  ON-FULL\n" +
+        `(any)  a::Ping  ${B}  1       1          0        0       4MiB   drop-oldest\n`,
       "Info",
     ],
   ];

@@ -13,7 +13,7 @@ function systemError(code: string, errno: number): Error {
   return Object.assign(new Error(`${code}: text of the runtime, open '/x'`), { code, errno });
 }
 
-test("ERROR_CODES is a closed list", () => {
+test("ERROR_CODES is a closed list (P-14)", () => {
   expect(ERROR_CODES.join(" ")).toBe(
     "bad_request not_found already_exists wrong_state limit_exceeded cannot_run not_configured " +
       "upload_failed stop_failed permission_denied unreachable timed_out misuse io internal",
@@ -75,6 +75,7 @@ describe("messageChain()", () => {
       Object.assign(new Error("m"), { code: "E_X", errno: -2 }),
       ["m"],
     ],
+    ["a host that has no address", systemError("ENOTFOUND", -3_008), ["no such host"]],
     ["an error code without a number", Object.assign(new Error("m"), { code: "ENOENT" }), ["m"]],
   ];
   test.each(described)("describes %s", (_, thrown, chain) => {
@@ -90,6 +91,13 @@ describe("messageChain()", () => {
   test.each(ofSeveralLines)("makes one sentence of the lines of %s", (_, thrown, sentence) => {
     expect(messageChain(thrown)).toEqual([sentence]);
   });
+});
+
+test("messageChain() takes no longer for a message of many spaces", () => {
+  const start = performance.now();
+  const message = `Cannot use "${" ".repeat(32_768)}"`;
+  expect(messageChain(new Error(message))).toEqual([message]);
+  expect(performance.now() - start).toBeLessThan(200);
 });
 
 test("errorCode() takes whatever is not an OrchestratorError for a defect", () => {

@@ -51,7 +51,19 @@ describe("encodeFrame()", () => {
 });
 
 describe("FrameScanner", () => {
-  property("finds the same frames however the stream is cut", 500, (random) => {
+  test("goes on where a visitor stopped that took several frames", () => {
+    const stream = Buffer.concat(["a", "b", "c", "d"].map(encodeFrame));
+    const visited: string[] = [];
+    const it = new FrameScanner(0, 10, (chunk, _view, start, end) => {
+      visited.push(chunk.toString("latin1", start + PREFIX_BYTES, end));
+      return chunk[end - 1] === 0x62 ? end + 5 : end;
+    });
+    it.push(stream);
+    expect(visited).toEqual(["a", "b", "d"]);
+    expect(it.pendingBytes).toBe(0);
+  });
+
+  property("finds the same frames however the stream is cut (P-3, P-4)", 500, (random) => {
     const bodies = randomBodies(random);
     const stream = Buffer.concat(bodies.map((body) => encodeFrame(body)));
     const cuts = [

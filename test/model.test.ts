@@ -1,13 +1,17 @@
 import { describe, expect, test } from "bun:test";
 
-import { MAX_TYPE_NAME_BYTES } from "../src/limits.ts";
+import { MAX_QUEUE_BYTES, MAX_TOTAL_QUEUE_BYTES, MAX_TYPE_NAME_BYTES } from "../src/limits.ts";
 import {
+  DEFAULT_LINK_SETTINGS,
   formatExit,
+  formatQueueBound,
   formatTarget,
   newInstanceId,
   NICE,
   parseInstanceId,
   parsePriority,
+  parseQueueBound,
+  parseSize,
   parseTarget,
   typeNameFault,
 } from "../src/model.ts";
@@ -15,7 +19,7 @@ import { property } from "./support/random.ts";
 
 const ID = "0195fc7b-33e6-70e3-bee1-ac515185fac7";
 
-describe("parseInstanceId()", () => {
+describe("parseInstanceId() (P-12)", () => {
   test.each([
     ID,
     ID.toUpperCase(),
@@ -79,7 +83,7 @@ describe("parsePriority()", () => {
   );
 });
 
-describe("typeNameFault()", () => {
+describe("typeNameFault() (P-12)", () => {
   test.each([
     "T",
     "my_crate::deep::Message<alloc::vec::Vec<u8>>",
@@ -87,7 +91,6 @@ describe("typeNameFault()", () => {
     "😀",
     'with "quotes" and \\',
     "a\nb",
-    "\0",
     " ",
     "__proto__",
     "x".repeat(MAX_TYPE_NAME_BYTES - 1),
@@ -103,6 +106,7 @@ describe("typeNameFault()", () => {
     ["one of 1025 letters", "x".repeat(1_025), "it is 1025 bytes long, more than 1024"],
     ["one of 1025 bytes", `x${"é".repeat(512)}`, "it is 1025 bytes long, more than 1024"],
     ["one of a megabyte", "x".repeat(2 ** 20), "it is 1048576 bytes long, more than 1024"],
+    ["a NUL", "a\0", "it contains a NUL character"],
     ["a lone high surrogate", "a\ud83d", "it contains an unpaired surrogate"],
     ["a lone low surrogate", "\ude00", "it contains an unpaired surrogate"],
   ];
@@ -111,7 +115,7 @@ describe("typeNameFault()", () => {
   });
 });
 
-describe("parseTarget()", () => {
+describe("parseTarget() (P-12)", () => {
   const targets: [text: string, canonical: string][] = [
     [ID, ID],
     [`{${ID.toUpperCase()}}`, ID],
@@ -179,6 +183,78 @@ describe("parseTarget()", () => {
     expect(parseTarget(`[${short}]:${port}`)).toEqual(target as NonNullable<typeof target>);
     const spelled = formatTarget(target as NonNullable<typeof target>);
     expect(parseTarget(spelled)).toEqual(target as NonNullable<typeof target>);
+  });
+});
+
+describe("parseSize()", () => {
+  const sizes: [text: string, bytes: number][] = [
+    ["0B", 0],
+    ["100B", 100],
+    ["1KiB", 1_024],
+    ["512 KiB", 524_288],
+    ["4MiB", 4_194_304],
+    ["2GiB", 2_147_483_648],
+  ];
+  test.each(sizes)("reads %p", (text, bytes) => {
+    expect(parseSize(text)).toBe(bytes);
+  });
+
+  test.each([
+    "",
+    "100",
+    "KiB",
+    "1kib",
+    "1KB",
+    "1K",
+    "-1B",
+    "1.5MiB",
+    " 1B",
+    "1B ",
+    "1  B",
+    "0x1B",
+    "1B\n",
+  ])("refuses %p", (text) => expect(parseSize(text)).toBeUndefined());
+});
+
+describe("parseQueueBound()", () => {
+  const bounds: [text: string, maxBytes: number, maxMessages: number, canonical: string][] = [
+    ["4MiB", MAX_QUEUE_BYTES, Infinity, "4MiB"],
+    ["1B", 1, Infinity, "1B"],
+    ["1024B", 1_024, Infinity, "1KiB"],
+    ["1025B", 1_025, Infinity, "1025B"],
+    ["2048 KiB", 2_097_152, Infinity, "2MiB"],
+    ["256MiB", MAX_TOTAL_QUEUE_BYTES, Infinity, "256MiB"],
+    ["1", MAX_TOTAL_QUEUE_BYTES, 1, "1"],
+    ["999999999", MAX_TOTAL_QUEUE_BYTES, 999_999_999, "999999999"],
+  ];
+  test.each(bounds)(
+    "reads %p, and formatQueueBound() prints it",
+    (text, maxBytes, maxMessages, canonical) => {
+      const bound = parseQueueBound(text);
+      expect(bound).toEqual({ maxBytes, maxMessages });
+      const settings = { ...DEFAULT_LINK_SETTINGS, maxBytes, maxMessages };
+      expect(formatQueueBound(settings)).toBe(canonical);
+      expect(parseQueueBound(canonical)).toEqual({ maxBytes, maxMessages });
+    },
+  );
+
+  test.each([
+    "",
+    "0",
+    "0B",
+    "-1",
+    "1.5",
+    "1e3",
+    "1000000000",
+    "0100",
+    "257MiB",
+    "268435457B",
+    "none",
+  ])("refuses %p", (text) => expect(parseQueueBound(text)).toBeUndefined());
+
+  test("a link without settings has the default", () => {
+    expect(formatQueueBound(DEFAULT_LINK_SETTINGS)).toBe("4MiB");
+    expect(DEFAULT_LINK_SETTINGS.onFull).toBe("drop-oldest");
   });
 });
 

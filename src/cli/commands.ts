@@ -28,6 +28,8 @@ export type ValueKind =
   | "target" // an instance, or HOST:PORT
   | "type" // a type name
   | "priority"
+  | "queue" // a size, or a number of messages
+  | "policy" // what happens when a queue is full
   | "address"; // a socket: PATH or HOST:PORT
 
 /** One value that a command takes by its place. All of them are required. */
@@ -172,17 +174,31 @@ export const COMMANDS: readonly Command[] = [
   {
     name: "link add",
     summary: "Send the messages of a type to an instance or to another orchestrator",
-    details: "A link that exists already stays as it is.",
+    details:
+      "A link that exists already takes over the settings that are given, and keeps the others.",
     arguments: [],
-    options: LINK_OPTIONS,
+    options: [
+      ...LINK_OPTIONS,
+      {
+        name: "--queue",
+        value: { name: "SIZE", kind: "queue" },
+        text: "how much may wait: 4MiB (the default), 512KiB, or 100 for 100 messages",
+      },
+      {
+        name: "--on-full",
+        value: { name: "POLICY", kind: "policy" },
+        text: "drop-oldest (the default), drop-newest, or block: the sender waits",
+      },
+    ],
     examples: [
       "link add --type my_crate::Ping --to ac515185fac7",
       "link add --from 3bb2 --type my_crate::Pong --to 192.168.1.7:2661",
+      "link add --type my_crate::Frame --to 15fac7 --queue 16MiB --on-full block",
     ],
   },
   {
     name: "link remove",
-    summary: "Remove a link; takes the words of link add",
+    summary: "Remove a link; takes the words of link add that name it",
     arguments: [],
     options: LINK_OPTIONS,
     examples: ["link remove --type my_crate::Ping --to ac515185fac7"],

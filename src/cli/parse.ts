@@ -4,7 +4,14 @@
 
 import { parseAddress, parseTcpAddress } from "../address.ts";
 import { OrchestratorError } from "../errors.ts";
-import { parseInstanceId, parsePriority, parseTarget, typeNameFault } from "../model.ts";
+import {
+  ON_FULL,
+  parseInstanceId,
+  parsePriority,
+  parseQueueBound,
+  parseTarget,
+  typeNameFault,
+} from "../model.ts";
 import {
   CLI,
   type Command,
@@ -224,6 +231,12 @@ function valueFault(kind: ValueKind, value: string): string | undefined {
     case "target":
       if (parseTarget(value) !== undefined || !value.includes(":")) return undefined;
       return parseTcpAddress(value).port === 0 ? "the port is not 1 to 65535" : undefined;
+    case "queue":
+      return parseQueueBound(value) === undefined
+        ? "it is neither a size up to 256MiB nor a number of messages"
+        : undefined;
+    case "policy":
+      return ON_FULL.some((policy) => policy === value) ? undefined : `it is ${ON_FULL.join(", ")}`;
     case "path":
     case "instance":
       return undefined;

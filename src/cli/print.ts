@@ -112,8 +112,13 @@ export function formatLinks(info: Info, colour: boolean): string {
     String(link.delivered),
     formatDropped(link),
     String(link.queued),
+    link.queue,
+    link.on_full,
   ]);
-  const header = ["FROM", "TYPE", "TO", "ROUTED", "DELIVERED", "DROPPED", "QUEUED"];
+  const header = [
+    ...["FROM", "TYPE", "TO", "ROUTED", "DELIVERED", "DROPPED", "QUEUED"],
+    ...["QUEUE", "ON-FULL"],
+  ];
   return formatTable(header, rows, colour);
 }
 

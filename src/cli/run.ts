@@ -9,10 +9,13 @@ import {
   type InstanceId,
   type LinkKey,
   newInstanceId,
+  ON_FULL,
   parseInstanceId,
   parsePriority,
+  parseQueueBound,
 } from "../model.ts";
-import { type Info, isObject, type Request } from "../protocol.ts";
+import { isObject } from "../json.ts";
+import type { Info, Request } from "../protocol.ts";
 import type { CommandName } from "./commands.ts";
 import { formatLinks, formatRuntimes } from "./print.ts";
 import { findInstance, findProgram, findTarget } from "./resolve.ts";
@@ -100,7 +103,13 @@ export const RUN: Readonly<Record<CommandName, (session: Session) => Promise<num
   "runtime stdout": follow,
   "link add": async (session) => {
     const link = await linkKey(session);
-    await session.request({ kind: "Link", link });
+    const { values } = session;
+    const onFull = ON_FULL.find((policy) => policy === values.get("--on-full"));
+    const settings = {
+      ...parseQueueBound(values.get("--queue") ?? ""),
+      ...(onFull === undefined ? {} : { onFull }),
+    };
+    await session.request({ kind: "Link", link, settings });
     await session.print(`linked ${escapeText(link.typeName)} to ${formatTarget(link.to)}`);
   },
   "link remove": async (session) => {

@@ -122,9 +122,17 @@ describe("parseCommand() refuses", () => {
       "usage: bun run cli runtime list",
     ],
     [
+      "link add --type T --to x --queue 3MB",
+      'Cannot use "3MB" as --queue: it is neither a size up to 256MiB nor a number of messages',
+    ],
+    [
+      "link add --type T --to x --on-full wait",
+      'Cannot use "wait" as --on-full: it is drop-oldest, drop-newest, block',
+    ],
+    [
       "link add --type T",
       'Cannot run "link add": --to is missing',
-      "usage: bun run cli link add [--from ID] --type TYPE --to ID|HOST:PORT",
+      "usage: bun run cli link add [--from ID] --type TYPE --to ID|HOST:PORT [--queue SIZE] [--on-full POLICY]",
     ],
     [
       "runtime start x --prority high",

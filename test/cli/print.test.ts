@@ -153,7 +153,9 @@ describe("formatRuntimes()", () => {
 });
 
 test("formatLinks() prints source, type, target and accounts", () => {
-  const link = { type_name: "a::Ping", from: null, to: ID, routed: 10, delivered: 7, queued: 1 };
+  const settings = { queue: "4MiB", on_full: "drop-oldest" } as const;
+  const accounts = { routed: 10, delivered: 7, queued: 1 };
+  const link = { type_name: "a::Ping", from: null, to: ID, ...settings, ...accounts };
   const routes: LinkInfo[] = [
     { ...link, dropped: { queue_full: 2, oversize: 0 } },
     { ...link, from: ID, to: "127.0.0.1:2661", dropped: { not_utf8: 1, oversize: 1 } },
@@ -161,10 +163,10 @@ test("formatLinks() prints source, type, target and accounts", () => {
   ];
   expect(formatLinks(info({}, routes), false)).toBe(
     [
-      "FROM                                  TYPE     TO                                    ROUTED  DELIVERED  DROPPED                     QUEUED",
-      `(any)                                 a::Ping  ${ID}  10      7          2 (queue_full 2)            1`,
-      `${ID}  a::Ping  127.0.0.1:2661                        10      7          2 (not_utf8 1, oversize 1)  1`,
-      `(any)                                 b        ${ID}  10      7          0                           1`,
+      "FROM                                  TYPE     TO                                    ROUTED  DELIVERED  DROPPED                     QUEUED  QUEUE  ON-FULL",
+      `(any)                                 a::Ping  ${ID}  10      7          2 (queue_full 2)            1       4MiB   drop-oldest`,
+      `${ID}  a::Ping  127.0.0.1:2661                        10      7          2 (not_utf8 1, oversize 1)  1       4MiB   drop-oldest`,
+      `(any)                                 b        ${ID}  10      7          0                           1       4MiB   drop-oldest`,
       "",
     ].join("\n"),
   );

@@ -1,0 +1,72 @@
+// The orchestrator under test: the real daemon as a process of its own, and a connection to it.
+
+import { openSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+
+import { ControlClient } from "../src/client.ts";
+import type { Info, Request } from "../src/protocol.ts";
+
+const DAEMON = join(import.meta.dir, "../src/daemon.ts");
+const START_MS = 10_000;
+const STOP_MS = 20_000;
+
+export class DaemonProcess {
+  readonly #process: Bun.Subprocess;
+  readonly #client: ControlClient;
+  readonly #kill = (): void => this.#process.kill("SIGKILL");
+
+  private constructor(process_: Bun.Subprocess, client: ControlClient) {
+    this.#process = process_;
+    this.#client = client;
+    process.on("exit", this.#kill);
+  }
+
+  /** Starts a daemon whose sockets and log are in `folder`. */
+  static async start(folder: string): Promise<DaemonProcess> {
+    const path = join(folder, "control.socket");
+    const log = join(folder, "daemon.log");
+    const child = Bun.spawn({
+      cmd: [process.execPath, ...daemonFlags(), DAEMON, "--control-socket", path],
+      env: { PATH: process.env["PATH"] ?? "/usr/bin:/bin", XDG_RUNTIME_DIR: folder },
+      stdin: "ignore",
+      stdout: "ignore",
+      stderr: openSync(log, "a"),
+    });
+    for (const deadline = performance.now() + START_MS; ; await Bun.sleep(10)) {
+      try {
+        const client = await ControlClient.connect({ kind: "unix", path }, { answerMs: 30_000 });
+        return new DaemonProcess(child, client);
+      } catch (error) {
+        if (child.exitCode === null && performance.now() < deadline) continue;
+        child.kill("SIGKILL");
+        const said = readFileSync(log, "utf8").trim().slice(-500);
+        throw new Error(`The daemon does not serve; it says: ${said}`, { cause: error });
+      }
+    }
+  }
+
+  /** Sends requests without waiting in between, until all are answered. */
+  async requestAll(requests: readonly Request[]): Promise<void> {
+    await Promise.all(requests.map((request) => this.#client.request(request)));
+  }
+
+  async info(): Promise<Info> {
+    return (await this.#client.request({ kind: "Info" })) as Info;
+  }
+
+  /** Ends it as a service manager would. @throws if it does not end */
+  async stop(): Promise<void> {
+    this.#client.close();
+    this.#process.kill("SIGTERM");
+    const timer = setTimeout(this.#kill, STOP_MS);
+    await this.#process.exited;
+    clearTimeout(timer);
+    process.off("exit", this.#kill);
+    if (this.#process.exitCode !== 0) throw new Error("The daemon did not end as it should");
+  }
+}
+
+/** Flags for the daemon's Bun, for example to profile it: BENCH_DAEMON_FLAGS="--cpu-prof". */
+function daemonFlags(): string[] {
+  return (process.env["BENCH_DAEMON_FLAGS"] ?? "").split(" ").filter((flag) => flag !== "");
+}

@@ -1,0 +1,20 @@
+import { expect, test } from "bun:test";
+
+import { type Result, runBench } from "../../bench/bench.ts";
+import { ROWS } from "../../bench/rows.ts";
+
+// Wrong bytes, a wrong count, or accounts that disagree with the work make `runBench` throw.
+test("every benchmark does its work: nothing is dropped, wrong or missing at smoke size", async () => {
+  const results: Result[] = [];
+  await runBench({
+    isSmoke: true,
+    rounds: 1,
+    keys: [],
+    onResult: (result) => void results.push(result),
+  });
+  expect(results.map(({ figure }) => figure)).toEqual(ROWS.flatMap(({ figures }) => figures));
+  for (const { figure, count, crc, dropped, ours, bare } of results) {
+    const isWorkDone = count > 0 && crc !== 0 && ours > 0 && bare > 0;
+    expect([figure.name, isWorkDone, dropped]).toEqual([figure.name, true, 0]);
+  }
+}, 60_000);

@@ -1,0 +1,248 @@
+// What instances print: who gets it, from when on, until when, and who pays for a slow reader.
+
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+import { type Daemon, withDaemon } from "../support/daemon.ts";
+import { type Control, type Dialect, DIALECTS, encode, until } from "../support/wire.ts";
+
+setDefaultTimeout(30_000);
+
+const MIB = 2 ** 20;
+
+async function follow(daemon: Daemon, id: string, dialect?: Dialect): Promise<Control> {
+  const follower = await daemon.control(dialect);
+  await follower.ok({ Stdout: id });
+  return follower;
+}
+
+/** The highest memory of the daemon while `work` is under way, less what it had before. */
+async function memoryDuring(daemon: Daemon, work: Promise<unknown>): Promise<number> {
+  const before = daemon.memory();
+  let highest = before;
+  let isDone = false;
+  const watched = work.finally(() => (isDone = true));
+  while (!isDone) {
+    highest = Math.max(highest, daemon.memory());
+    await Bun.sleep(5);
+  }
+  await watched;
+  return highest - before;
+}
+
+describe.each(DIALECTS)("A follower in the %s dialect", (dialect) => {
+  test("gets what an instance prints from now on, on both streams", () =>
+    withDaemon(async (daemon) => {
+      const puppet = await daemon.puppet();
+      const first = await follow(daemon, puppet.id, dialect);
+      await puppet.print("one\n");
+      expect(await first.item()).toBe("one");
+      const second = await follow(daemon, puppet.id, dialect);
+      await puppet.print("two\n", "stderr");
+      expect(await first.item()).toBe("two");
+      expect(await second.item()).toBe("two");
+      await puppet.print("three\r\n\nfo");
+      await puppet.print("ur\n");
+      for (const follower of [first, second]) {
+        expect(await follower.item()).toBe("three\r");
+        expect(await follower.item()).toBe("");
+        expect(await follower.item()).toBe("four");
+      }
+    }));
+
+  test("stays across stops and starts until the instance is removed", () =>
+    withDaemon(async (daemon) => {
+      const id = await daemon.add(daemon.program("talker.sh", 1, 2, "both"));
+      const follower = await follow(daemon, id, dialect);
+      for (let i = 0; i < 3; i++) {
+        await daemon.start(id);
+        const lines = [];
+        for (let line = 0; line < 4; line++) lines.push(await follower.item());
+        expect(lines.sort()).toEqual(["err 1", "err 2", "out 1", "out 2"]);
+        await daemon.ended(id);
+      }
+      expect(follower.wire.isEnded).toBe(false);
+      await daemon.ok({ Remove: id });
+      expect(await follower.wire.rest()).toHaveLength(0);
+    }));
+
+  test("gets everything that was printed before a removal", () =>
+    withDaemon(async (daemon) => {
+      const id = await daemon.add(daemon.program("talker.sh", 1, 2_000));
+      const follower = await follow(daemon, id, dialect);
+      follower.wire.pause();
+      await daemon.start(id);
+      await daemon.ended(id);
+      await daemon.ok({ Remove: id });
+      follower.wire.resume();
+      for (let n = 1; n <= 2_000; n++) expect(await follower.item()).toBe(`out ${n}`);
+      expect(await follower.wire.rest()).toHaveLength(0);
+    }));
+
+  test("that ends its own side goes on getting lines", () =>
+    withDaemon(async (daemon) => {
+      const puppet = await daemon.puppet();
+      const follower = await follow(daemon, puppet.id, dialect);
+      follower.wire.finish();
+      for (let i = 0; i < 3; i++) {
+        await puppet.print(`line ${i}\n`);
+        expect(await follower.item()).toBe(`line ${i}`);
+      }
+    }));
+
+  test("cannot send requests on its connection any more", () =>
+    withDaemon(async (daemon) => {
+      const puppet = await daemon.puppet();
+      const follower = await daemon.control(dialect);
+      follower.wire.send(
+        Buffer.concat([encode(dialect, { Stdout: puppet.id }), encode(dialect, "Clear")]),
+      );
+      expect(await follower.answer()).toEqual({ Ok: null });
+      follower.send("Clear");
+      await puppet.print("still here\n");
+      expect(await follower.item()).toBe("still here");
+      expect(await daemon.runtime(puppet.id)).toMatchObject({ running: true });
+    }));
+
+  test("gets bytes as they are", () =>
+    withDaemon(async (daemon) => {
+      const text = "#!/bin/sh\nprintf 'a\\377\\000\\033[31m\\n'\n";
+      const id = await daemon.add(daemon.script(text));
+      const follower = await follow(daemon, id, dialect);
+      await daemon.start(id);
+      const bytes = Buffer.from("a\xff\0\x1b[31m", "latin1");
+      if (dialect === "native") expect(await follower.wire.frame()).toEqual(bytes);
+      else expect(await follower.wire.bytes(9)).toEqual(Buffer.concat([bytes, Buffer.from("\n")]));
+    }));
+
+  test("gets a long line in pieces of at most 64 KiB, however it arrives", () =>
+    withDaemon(async (daemon) => {
+      const puppet = await daemon.puppet();
+      const follower = await follow(daemon, puppet.id, dialect);
+      for (const length of [65_536, 65_537, 150_000, 70_000, 300_000]) {
+        const line = Array.from({ length }, (_, i) => String.fromCharCode(97 + (i % 23))).join("");
+        await puppet.print(line.slice(0, 10_000));
+        await puppet.print(`${line.slice(10_000)}\n`);
+        for (let got = 0; got < length;) {
+          const piece = await follower.item();
+          expect(piece.length).toBeWithin(1, 65_537);
+          expect(piece).toBe(line.slice(got, got + piece.length));
+          got += piece.length;
+        }
+        await puppet.print(`behind ${length}\n`);
+        const next = await follower.item();
+        expect(next === "" ? await follower.item() : next).toBe(`behind ${length}`);
+      }
+    }));
+});
+
+describe("The last line of a process", () => {
+  test("is finished when it has no end", () =>
+    withDaemon(async (daemon) => {
+      const id = await daemon.add(daemon.program("crasher.sh", "code", 0, "no newline"));
+      const follower = await follow(daemon, id);
+      for (let i = 0; i < 20; i++) {
+        await daemon.start(id);
+        await daemon.ended(id);
+      }
+      for (let i = 0; i < 20; i++) expect(await follower.item()).toBe("no newline");
+    }));
+
+  test("never becomes the beginning of its successor's first line", () =>
+    withDaemon(async (daemon) => {
+      const marker = join(daemon.folder, "marker");
+      const id = await daemon.add(daemon.program("escaper.sh", "leave", "unfinished", marker));
+      const follower = await follow(daemon, id);
+      for (let i = 0; i < 2; i++) {
+        await daemon.start(id);
+        expect((await daemon.ended(id)).exit).toEqual({ code: 0 });
+      }
+      for (const { pid } of daemon.processes()) process.kill(pid, "SIGKILL");
+      const lines = [];
+      for (let i = 0; i < 4; i++) lines.push((await follower.item()).replace(/\d+$/, "PID"));
+      expect(lines.sort()).toEqual(["ready PID", "ready PID", "unfinished", "unfinished"]);
+    }));
+});
+
+describe("A follower that never reads", () => {
+  test("loses its oldest lines, is told how many, and disturbs nobody else", () =>
+    withDaemon(async (daemon) => {
+      const puppet = await daemon.puppet();
+      const [slow, good] = [await follow(daemon, puppet.id), await follow(daemon, puppet.id)];
+      slow.wire.pause();
+      let printed = 0;
+      for (let block = 0; block < 80; block++) {
+        const lines = Array.from({ length: 1_000 }, () => `${printed++} ${"x".repeat(50)}`);
+        await puppet.print(`${lines.join("\n")}\n`);
+        for (const line of lines) expect(await good.item()).toBe(line);
+      }
+      slow.wire.resume();
+      let next = 0;
+      let notes = 0;
+      while (next < printed) {
+        const line = await slow.item();
+        const dropped = /^\[.* (\d+) lines dropped/.exec(line);
+        if (dropped === null) expect(line).toBe(`${next++} ${"x".repeat(50)}`);
+        else next += Number(dropped[1]);
+        if (dropped !== null) notes++;
+      }
+      expect(notes).toBeGreaterThan(0);
+      await puppet.print("the end\n");
+      expect(await slow.item()).toBe("the end");
+    }));
+
+  test(
+    "does not hold up a child that prints as fast as it can, nor fill the memory",
+    () =>
+      withDaemon(async (daemon) => {
+        const go = join(daemon.folder, "go");
+        const id = await daemon.add(daemon.program("flooder.sh", 200, go));
+        const silent = [await follow(daemon, id), await follow(daemon, id, "native")];
+        for (const { wire } of silent) wire.pause();
+        await daemon.start(id);
+        writeFileSync(go, "");
+        const flood = until(
+          "the flooder is done",
+          async () => {
+            expect(await daemon.ok("Version", 1_000)).toBe("0.1.0");
+            return (await daemon.runtime(id)).state === "stopped";
+          },
+          20_000,
+        );
+        expect(await memoryDuring(daemon, flood)).toBeLessThan(64 * MIB);
+        expect((await daemon.runtime(id)).exit).toEqual({ code: 7 });
+      }),
+    30_000,
+  );
+});
+
+test(
+  "A child prints as fast as it can while nobody follows, and the memory stays flat",
+  () =>
+    withDaemon(async (daemon) => {
+      const id = await daemon.add(daemon.program("flooder.sh", 300));
+      await daemon.start(id);
+      const flood = until(
+        "the flooder is done",
+        async () => (await daemon.runtime(id)).state === "stopped",
+        20_000,
+      );
+      expect(await memoryDuring(daemon, flood)).toBeLessThan(64 * MIB);
+      expect((await daemon.runtime(id)).exit).toEqual({ code: 7 });
+    }),
+  30_000,
+);
+
+test("A follower that goes away while the instance is silent leaves no descriptor open", () =>
+  withDaemon(async (daemon) => {
+    const puppet = await daemon.puppet();
+    await daemon.info();
+    const before = daemon.descriptors().length;
+    for (const isHalfClosed of [false, true]) {
+      const follower = await follow(daemon, puppet.id);
+      if (isHalfClosed) follower.wire.finish();
+      follower.wire.close();
+      await until("its descriptor is closed", () => daemon.descriptors().length <= before);
+    }
+  }));

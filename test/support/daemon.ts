@@ -1,0 +1,334 @@
+// A real daemon in a process and folders of its own, its programs, and the audit after a test.
+//
+// The audit is the other half of every test: no zombie, no process of an instance that is not listed,
+// no leftover socket or file, and as many open file descriptors as at the start.
+
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import type { Info } from "../../src/protocol.ts";
+import { Puppet, Stage } from "../fixtures/stage.ts";
+import { type Answer, Control, type Dialect, until, Wire, within } from "./wire.ts";
+
+const DAEMON = join(import.meta.dir, "../../src/daemon.ts");
+const FIXTURES = join(import.meta.dir, "../fixtures");
+
+export interface StartOptions {
+  /** Options of the daemon besides `--control-socket`. */
+  readonly args?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+  /** Address of the control socket; a path in the daemon's own folder if it is left out. */
+  readonly control?: string;
+}
+
+/** Starts a daemon for `body`, audits it, and leaves nothing behind, whatever happens. */
+export async function withDaemon(
+  body: (daemon: Daemon) => Promise<void>,
+  options: StartOptions = {},
+): Promise<void> {
+  const daemon = new Daemon(options);
+  try {
+    await daemon.ready();
+    await body(daemon);
+    await daemon.audit();
+  } catch (error) {
+    console.error(`The daemon's log ends with:\n${daemon.log.slice(-4_000)}`);
+    throw error;
+  } finally {
+    await daemon.destroy();
+  }
+}
+
+export class Daemon {
+  /** Everything of this test. */
+  readonly folder: string = mkdtempSync(join(tmpdir(), "vo-"));
+  /** The daemon's runtime folder, which is empty after its end. */
+  readonly runFolder: string = join(this.folder, "run");
+  /** Standard error of the daemon, from its start. */
+  log = "";
+  readonly process: Bun.Subprocess<"ignore", "ignore", "pipe">;
+  readonly #wires: Wire[] = [];
+  readonly #stage: Stage = new Stage(join(this.folder, "stage"));
+  #control: Control | undefined;
+  #address: string;
+  #descriptors = 0;
+  #programs = 0;
+  readonly #collected: Promise<void>;
+
+  constructor(options: StartOptions) {
+    mkdirSync(this.runFolder, { mode: 0o700 });
+    this.#address = options.control ?? join(this.runFolder, "control.socket");
+    this.process = Bun.spawn({
+      cmd: daemonCommand("--control-socket", this.#address, ...(options.args ?? [])),
+      cwd: this.folder,
+      env: { ...this.environment, ...options.env },
+      stdin: "ignore",
+      stdout: "ignore",
+      stderr: "pipe",
+    });
+    this.#collected = this.#collect();
+  }
+
+  /** The environment of a daemon in this folder. */
+  get environment(): Record<string, string> {
+    return {
+      PATH: process.env["PATH"] ?? "/usr/bin:/bin",
+      XDG_RUNTIME_DIR: this.runFolder,
+      PUPPET_STAGE: this.#stage.path,
+    };
+  }
+
+  /** Address of the control socket; with the port that was chosen. */
+  get address(): string {
+    return this.#address;
+  }
+
+  get pid(): number {
+    return this.process.pid;
+  }
+
+  get isRunning(): boolean {
+    return this.process.exitCode === null && this.process.signalCode === null;
+  }
+
+  /** Waits for the log to say that the daemon listens. */
+  async ready(): Promise<void> {
+    const [, address] = await this.logged(/control: listening socket="?([^"\n]+)"?\n/);
+    this.#address = address as string;
+    this.#descriptors = this.descriptors().length;
+  }
+
+  /** Address of the UDP socket, with the port that was chosen. */
+  async ipcAddress(): Promise<string> {
+    const [, address] = await this.logged(/with other orchestrators socket="?([^"\n]+)"?\n/);
+    return address as string;
+  }
+
+  /** Waits until the log matches. */
+  async logged(pattern: RegExp, withinMs?: number): Promise<RegExpExecArray> {
+    return until(
+      `the log matches ${pattern}`,
+      () => {
+        const match = pattern.exec(this.log);
+        if (match === null && !this.isRunning) throw new Error(`The daemon ended: ${this.log}`);
+        return match ?? undefined;
+      },
+      withinMs,
+    );
+  }
+
+  /** A raw connection to the control socket. */
+  async connect(): Promise<Wire> {
+    const wire = await Wire.connect(this.#address);
+    this.#wires.push(wire);
+    return wire;
+  }
+
+  async control(dialect: Dialect = "veecle"): Promise<Control> {
+    return new Control(await this.connect(), dialect);
+  }
+
+  /** Sends a request over a connection that is kept open. */
+  async ask(request: unknown, withinMs?: number): Promise<Answer> {
+    this.#control ??= await this.control("native");
+    return this.#control.ask(request, withinMs);
+  }
+
+  async ok(request: unknown, withinMs?: number): Promise<unknown> {
+    this.#control ??= await this.control("native");
+    return this.#control.ok(request, withinMs);
+  }
+
+  async info(): Promise<Info> {
+    return (await this.ok("Info")) as Info;
+  }
+
+  async runtime(id: string): Promise<Info["runtimes"][string]> {
+    const runtime = (await this.info()).runtimes[id];
+    if (runtime === undefined) throw new Error(`Instance ${id} is not listed`);
+    return runtime;
+  }
+
+  /** Registers a program and returns its id. */
+  async add(path: string, privileged: boolean = false): Promise<string> {
+    const id = crypto.randomUUID();
+    await this.ok({ Add: { id, path, privileged } });
+    return id;
+  }
+
+  async start(id: string): Promise<void> {
+    await this.ok({ Start: { id } });
+  }
+
+  async stop(id: string): Promise<void> {
+    await this.ok({ Stop: id }, 12_000);
+  }
+
+  async link(typeName: string, to: string, from?: string): Promise<void> {
+    await this.ok({ Link: { type_name: typeName, to, ...(from === undefined ? {} : { from }) } });
+  }
+
+  /** Waits until an instance's process has ended, and returns how it is listed then. */
+  async ended(id: string): Promise<Info["runtimes"][string]> {
+    return until(`instance ${id} has ended`, async () => {
+      const runtime = await this.runtime(id);
+      return runtime.state === "stopped" && runtime;
+    });
+  }
+
+  /** Path of a program that runs a fixture with arguments. */
+  program(fixture: string, ...args: readonly (string | number)[]): string {
+    const interpreter = fixture.endsWith(".ts") ? process.execPath : "/bin/sh";
+    const words = [interpreter, join(FIXTURES, fixture), ...args].map((word) => `'${word}'`);
+    return this.script(`#!/bin/sh\nexec ${words.join(" ")}\n`);
+  }
+
+  /** Path of an executable file with this text. */
+  script(text: string, mode: number = 0o700): string {
+    const path = join(this.folder, `program-${this.#programs++}`);
+    writeFileSync(path, text);
+    chmodSync(path, mode);
+    return path;
+  }
+
+  /** An instance that does what the test tells it; it runs, and has not connected. */
+  async puppet(options: { privileged?: boolean } = {}): Promise<Puppet> {
+    const id = await this.add(this.program("puppet.ts"), options.privileged);
+    return this.startPuppet(id);
+  }
+
+  /** Starts an instance whose program is the puppet. */
+  async startPuppet(id: string): Promise<Puppet> {
+    this.#stage.listen();
+    await this.start(id);
+    return this.#stage.puppet(id);
+  }
+
+  /** Open file descriptors of the daemon, as what they lead to. */
+  descriptors(): string[] {
+    const folder = `/proc/${this.pid}/fd`;
+    return readdirSync(folder).flatMap((fd) => readOr("", () => readlinkSync(join(folder, fd))));
+  }
+
+  /** Resident memory of the daemon in bytes. */
+  memory(): number {
+    const status = readFileSync(`/proc/${this.pid}/status`, "utf8");
+    return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024;
+  }
+
+  /** Processes that carry an instance's environment of this daemon, with that instance's id. */
+  processes(): { pid: number; id: string }[] {
+    return readdirSync("/proc").flatMap((name) => {
+      if (!/^\d+$/.test(name)) return [];
+      const environment = readOr("", () => readFileSync(`/proc/${name}/environ`, "utf8"));
+      if (!environment.includes(`VEECLE_IPC_SOCKET=${this.folder}/`)) return [];
+      const id = /(?:^|\0)VEECLE_RUNTIME_ID=([^\0]*)/.exec(environment)?.[1] ?? "";
+      return [{ pid: Number(name), id }];
+    });
+  }
+
+  /** Dead children that nobody has asked for their exit code. */
+  zombies(): number[] {
+    return readdirSync("/proc")
+      .filter((name) => /^\d+$/.test(name))
+      .filter((name) => {
+        const stat = readOr("", () => readFileSync(`/proc/${name}/stat`, "utf8"));
+        const [state, parent] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+        return state === "Z" && Number(parent) === this.pid;
+      })
+      .map(Number);
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.process.kill(signal);
+  }
+
+  /** Waits for the daemon's end; returns its exit code, or the signal's name. */
+  async exit(withinMs?: number): Promise<number | string> {
+    await within("the daemon ends", this.process.exited, withinMs);
+    await within("the log ends", this.#collected);
+    return this.process.signalCode ?? this.process.exitCode ?? "nothing";
+  }
+
+  /** Ends the daemon as a user does, and checks that it leaves nothing. */
+  async stopAll(): Promise<void> {
+    if (this.isRunning) {
+      this.signal("SIGTERM");
+      const code = await this.exit(12_000);
+      if (code !== 0) throw new Error(`The daemon ended with ${code}`);
+    }
+    await until(
+      () => `no process is left, and there are ${JSON.stringify(this.processes())}`,
+      () => this.processes().length === 0,
+    );
+    const files = readdirSync(this.runFolder);
+    if (files.length > 0) throw new Error(`The daemon left ${files.join(", ")}`);
+  }
+
+  async audit(): Promise<void> {
+    if (this.isRunning) {
+      const { runtimes } = await this.info();
+      for (const { pid, id } of this.processes()) {
+        if (runtimes[id]?.running !== true) {
+          throw new Error(`Process ${pid} of instance ${id} runs, and is not listed as running`);
+        }
+      }
+      await this.ok("Clear", 12_000);
+      this.#control = undefined;
+      for (const wire of this.#wires) wire.close();
+      await until(
+        () => `no zombie is left, and there are ${this.zombies().join(", ")}`,
+        () => this.zombies().length === 0,
+      );
+      await until(
+        () => `${this.#descriptors} descriptors, and there are ${this.descriptors().join(", ")}`,
+        () => this.descriptors().length <= this.#descriptors,
+      );
+      const left = readdirSync(this.runFolder, { recursive: true, encoding: "utf8" })
+        .map((path) => path.split("/").at(-1) as string)
+        .filter((name) => !/^(control\.socket(\.lock)?|veecle-orchestrator-.*|lock)$/.test(name));
+      if (left.length > 0) throw new Error(`The instances left ${left.join(", ")}`);
+    }
+    await this.stopAll();
+  }
+
+  /** Ends everything at once, for the end of a test that failed too. */
+  async destroy(): Promise<void> {
+    for (const wire of this.#wires) wire.close();
+    if (this.isRunning) this.process.kill("SIGKILL");
+    await this.process.exited;
+    for (const { pid } of this.processes()) readOr("", () => void process.kill(pid, "SIGKILL"));
+    this.#stage.close();
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  async #collect(): Promise<void> {
+    const decoder = new TextDecoder();
+    for await (const chunk of this.process.stderr) {
+      this.log += decoder.decode(chunk, { stream: true });
+    }
+  }
+}
+
+/** The command line of a daemon from source. */
+export function daemonCommand(...args: readonly string[]): string[] {
+  return [process.execPath, DAEMON, ...args];
+}
+
+function readOr<T>(fallback: T, read: () => T): T {
+  try {
+    return read();
+  } catch {
+    return fallback; // a process or descriptor that ended between two looks
+  }
+}
