@@ -12,7 +12,7 @@ import { parseArgs } from "node:util";
 import { messageChain } from "../src/errors.ts";
 import { type Figure, isRate, type Row, ROWS } from "./rows.ts";
 import { SideChannel } from "./side.ts";
-import { median, type Place, type Round, type Stage, type StageKind } from "./stage.ts";
+import { median, ONE_CORE, type Place, type Round, type Stage, type StageKind } from "./stage.ts";
 import { formatHeader, formatResult, formatSummary } from "./table.ts";
 
 /** What one figure came to. */
@@ -36,7 +36,7 @@ export interface Result {
 export interface BenchOptions {
   readonly isSmoke: boolean;
   readonly rounds: number;
-  /** Keys of the rows; empty: all. */
+  /** Keys of the rows; empty: all but those that run on request. */
   readonly keys: readonly string[];
   readonly onResult: (result: Result) => void;
 }
@@ -61,7 +61,8 @@ export async function runBench(options: BenchOptions): Promise<Result[]> {
   const results: Result[] = [];
   using side = new SideChannel(join(folder, "side"));
   for (const [i, row] of ROWS.entries()) {
-    if (options.keys.length > 0 && !options.keys.includes(row.key)) continue;
+    const isWanted = options.keys.length === 0 && row.isOnRequest !== true;
+    if (!isWanted && !options.keys.includes(row.key)) continue;
     const place = (kind: StageKind): Place => ({ folder: join(folder, `${i}${kind}`), side });
     try {
       for (const result of await runRow(row, place, options)) {
@@ -179,6 +180,7 @@ async function main(argv: readonly string[]): Promise<number> {
     `${cpus()[0]?.model}, ${cpus().length} cores, Bun ${Bun.version}, ` +
       `${rounds} rounds, ${busy} % busy with other work before\n`,
   );
+  if (ONE_CORE.length === 0) console.log("There is no taskset: round trips are on all cores.\n");
   console.log(formatHeader());
   const onResult = (result: Result): void => console.log(formatResult(result));
   const results = await runBench({ isSmoke, rounds, keys: positionals, onResult });

@@ -21,12 +21,12 @@ export class DaemonProcess {
     process.on("exit", this.#kill);
   }
 
-  /** Starts a daemon whose sockets and log are in `folder`. */
-  static async start(folder: string): Promise<DaemonProcess> {
+  /** Starts a daemon whose sockets and log are in `folder`, with the words of `prefix` before it. */
+  static async start(folder: string, prefix: readonly string[] = []): Promise<DaemonProcess> {
     const path = join(folder, "control.socket");
     const log = join(folder, "daemon.log");
     const child = Bun.spawn({
-      cmd: [process.execPath, ...daemonFlags(), DAEMON, "--control-socket", path],
+      cmd: [...prefix, process.execPath, ...daemonFlags(), DAEMON, "--control-socket", path],
       env: { PATH: process.env["PATH"] ?? "/usr/bin:/bin", XDG_RUNTIME_DIR: folder },
       stdin: "ignore",
       stdout: "ignore",

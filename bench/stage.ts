@@ -4,7 +4,7 @@
 //   bare    producer ──►  bare relay  ──► consumer        the same programs, the same bytes
 //   direct  producer ─────────────────► consumer          how fast one of each is by itself
 
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 
@@ -57,6 +57,8 @@ export interface Layout {
   readonly from: Dialect;
   readonly to: Dialect;
   readonly payloadBytes: number;
+  /** Whether all processes share one core, so that no sleeping core has to be woken. */
+  readonly onOneCore: boolean;
   /** Instances and links that are registered beside, without traffic. */
   readonly idle: { readonly instances: number; readonly links: number };
 }
@@ -87,6 +89,14 @@ const ROUND_MS = 30_000;
 const CONNECT_MS = 20_000;
 const PATH = process.env["PATH"] ?? "/usr/bin:/bin";
 
+/** The words before a command that keep it, and what it starts, on one core; none if that cannot be done. */
+export const ONE_CORE: readonly string[] = (() => {
+  const taskset = Bun.which("taskset");
+  if (taskset === null) return [];
+  const core = /^Cpus_allowed_list:\s*([0-9]+)/m.exec(readFileSync("/proc/self/status", "utf8"));
+  return core?.[1] === undefined ? [] : [taskset, "-c", core[1]];
+})();
+
 export class LoadStage implements Stage {
   readonly #place: Place;
   readonly #kind: StageKind;
@@ -110,6 +120,10 @@ export class LoadStage implements Stage {
     // Joined directly, one consumer gets as many messages as elsewhere all of them together.
     this.#factor = kind === "direct" && layout.spread === "copy" ? layout.consumers : 1;
     this.#layout = kind === "ours" ? layout : { ...layout, consumers, to: layout.from };
+  }
+
+  get #prefix(): readonly string[] {
+    return this.#layout.onOneCore ? ONE_CORE : [];
   }
 
   /** Starts everything and waits until it is connected. */
@@ -272,7 +286,7 @@ export class LoadStage implements Stage {
   }
 
   async #startInDaemon(sources: readonly Load[], sinks: readonly Load[]): Promise<void> {
-    this.#daemon = await DaemonProcess.start(this.#place.folder);
+    this.#daemon = await DaemonProcess.start(this.#place.folder, this.#prefix);
     const { idle, consumers, pattern, spread } = this.#layout;
     const all = [...sources, ...sinks];
     const requests: Request[] = all.map(({ id, script }) => add(id, script));
@@ -320,7 +334,7 @@ export class LoadStage implements Stage {
 
   #spawn(cmd: string[], env: Record<string, string> = {}): void {
     const child = Bun.spawn({
-      cmd,
+      cmd: [...this.#prefix, ...cmd],
       env: { PATH, ...env },
       stdin: "ignore",
       stdout: "ignore",

@@ -1,31 +1,24 @@
-// Server side of the control socket: connections, dialects, one request after the other, uploads, streams.
+// Server side of the control socket: connections, one request after the other, uploads, streams.
 //
-//   bytes ──► scanner ──► item (request, fault, raw bytes) ──► serve(): one item at a time ──► response
+//   bytes ──► intake ──► serve(): one item at a time ──► orchestrator ──► response
 //
-// The scanner needs no answer to go on: a well-formed `AddWithBinary` is always followed by the bytes
-// that it announces, and these are taken as bytes whatever becomes of the upload. So nothing that a
-// client uploads can ever be read as a request.
-
-import { isUtf8 } from "node:buffer";
+// Every request is answered, in order; what cannot be sent yet waits here, and then nothing more is read.
 
 import { messageChain, OrchestratorError } from "./errors.ts";
 import { Upload } from "./files.ts";
-import { encodeFrame, FrameScanner, PREFIX_BYTES } from "./frame.ts";
+import { encodeFrame } from "./frame.ts";
+import { Intake, type UploadRequest } from "./intake.ts";
 import {
   FIRST_REQUEST_MS,
   MAX_CONTROL_CONNECTIONS,
-  MAX_PIPELINED_BYTES,
-  MAX_REQUEST_BYTES,
   MAX_RESPONSE_BACKLOG_BYTES,
   UPLOAD_IDLE_MS,
 } from "./limits.ts";
-import { LineScanner, lineTextEnd, NEWLINE } from "./lines.ts";
+import { NEWLINE } from "./lines.ts";
 import type { TargetLog } from "./log.ts";
-import type { Dialect } from "./message.ts";
 import type { Orchestrator } from "./orchestrator.ts";
 import { Follower } from "./output.ts";
 import {
-  decodeRequest,
   describeRequest,
   encodeError,
   encodeOk,
@@ -33,18 +26,6 @@ import {
   type Request,
 } from "./protocol.ts";
 import type { Connection, StreamHandlers } from "./socket.ts";
-
-type UploadRequest = Request & { kind: "AddWithBinary" };
-
-/** What the scanner found. */
-type Item =
-  | { readonly kind: "request"; readonly request: Request }
-  /** `isFatal`: the stream cannot be read any further. */
-  | { readonly kind: "fault"; readonly error: unknown; readonly isFatal: boolean }
-  | { readonly kind: "raw"; readonly bytes: Buffer };
-
-/** Bookkeeping of one waiting item, in bytes. */
-const ITEM_BYTES = 256;
 
 export interface ControlOptions {
   readonly orchestrator: Orchestrator;
@@ -98,17 +79,8 @@ class ControlConnection {
   readonly #options: ControlOptions;
   readonly #connection: Connection;
   readonly #id: number;
-  #dialect: Dialect | undefined;
-  #scan: (chunk: Buffer) => void = () => {};
-  /** Raw bytes that native frames still owe to an upload. */
-  #rawBytes = 0;
-  #items: Item[] = [];
-  #itemBytes = 0;
-  #isPaused = false;
-  /** No more items come: the client ended its side, or the stream cannot be read. */
-  #isInputEnded = false;
+  readonly #intake: Intake;
   #isClosed = false;
-  #wakeItem: (() => void) | undefined;
   #unsent: Buffer[] = [];
   #unsentBytes = 0;
   #wakeSent: (() => void) | undefined;
@@ -134,6 +106,12 @@ class ControlConnection {
       });
       connection.close();
     });
+    this.#intake = new Intake({
+      pause: () => connection.pause(),
+      resume: () => connection.resume(),
+      onRequest: () => this.#cancelFirst(),
+      after: options.after,
+    });
     this.#serve().catch((error) => {
       options.onFault(error);
       connection.close();
@@ -141,21 +119,18 @@ class ControlConnection {
   }
 
   receive(chunk: Buffer): void {
-    if (this.#isInputEnded || this.#isClosed || this.#follower !== undefined) return;
-    if (this.#dialect === undefined && !this.#openDialect(chunk[0] as number)) return;
-    try {
-      this.#scan(chunk);
-    } catch (error) {
-      if (!(error instanceof OrchestratorError)) throw error;
-      this.#put({ kind: "fault", error, isFatal: true }, 0);
-      this.endInput();
-    }
+    if (this.#isClosed || this.#follower !== undefined || this.#intake.push(chunk)) return;
+    this.#options.log.warn("run:connection", "closing a connection of no known dialect", {
+      "connection.id": this.#id,
+      "connection.peer": this.#connection.peer,
+      first_byte: chunk[0],
+    });
+    this.#connection.close();
   }
 
   /** The client sends no more; what it has sent is still answered. */
   endInput(): void {
-    this.#isInputEnded = true;
-    this.#wakeItem?.();
+    this.#intake.end();
   }
 
   drain(): void {
@@ -184,124 +159,14 @@ class ControlConnection {
     this.#isClosed = true;
     this.#cancelFirst();
     this.#stopStream?.();
-    this.#wakeItem?.();
+    this.#intake.abandon();
     this.#wakeSent?.();
     this.#options.log.debug("run:connection", "connection closed", { "connection.id": this.#id });
   }
 
-  /** The first byte decides; false if it belongs to no dialect. */
-  #openDialect(first: number): boolean {
-    if (first === 0) {
-      this.#dialect = "native";
-      const scanner = new FrameScanner(0, MAX_REQUEST_BYTES, (chunk, _view, start, end) =>
-        this.#frame(chunk.subarray(start + PREFIX_BYTES, end)),
-      );
-      this.#scan = (chunk) => scanner.push(chunk);
-    } else if (first === 0x7b || first === 0x22) {
-      this.#dialect = "veecle";
-      const scanner: LineScanner = new LineScanner(MAX_REQUEST_BYTES, (chunk, start, end) =>
-        this.#lines(scanner, chunk, start, end),
-      );
-      this.#scan = (chunk) => scanner.push(chunk);
-    } else {
-      this.#options.log.warn("run:connection", "closing a connection of no known dialect", {
-        "connection.id": this.#id,
-        "connection.peer": this.#connection.peer,
-        first_byte: first,
-      });
-      this.#connection.close();
-      return false;
-    }
-    return true;
-  }
-
-  #frame(body: Buffer): void {
-    if (this.#rawBytes === 0) {
-      const upload = this.#decode(body);
-      if (upload !== undefined) this.#rawBytes = upload.length;
-      return;
-    }
-    if (body.length > this.#rawBytes) {
-      throw new OrchestratorError(
-        "upload_failed",
-        `Cannot read upload: a frame has ${body.length} bytes, and ${this.#rawBytes} are missing`,
-      );
-    }
-    this.#rawBytes -= body.length;
-    this.#put({ kind: "raw", bytes: body }, body.length);
-  }
-
-  #lines(scanner: LineScanner, chunk: Buffer, start: number, end: number): number {
-    for (let line = start; line < end;) {
-      const next = chunk.indexOf(NEWLINE, line) + 1;
-      const text = chunk.subarray(line, lineTextEnd(chunk, line, next));
-      line = next;
-      const upload = this.#decode(text);
-      if (upload !== undefined && upload.length > 0) {
-        scanner.expectRaw(upload.length, (bytes) =>
-          this.#put({ kind: "raw", bytes }, bytes.length),
-        );
-        return line;
-      }
-    }
-    return end;
-  }
-
-  /** Decodes one request; returns it if raw bytes follow. */
-  #decode(body: Buffer): UploadRequest | undefined {
-    this.#cancelFirst();
-    try {
-      if (!isUtf8(body)) {
-        throw new OrchestratorError("bad_request", "Cannot parse request: it is not valid UTF-8");
-      }
-      const request = decodeRequest(body.toString());
-      this.#put({ kind: "request", request }, body.length);
-      return request.kind === "AddWithBinary" ? request : undefined;
-    } catch (error) {
-      // Bytes may follow that must never be read as requests: the stream ends here.
-      const isFatal = announcesBytes(body);
-      this.#put({ kind: "fault", error, isFatal }, body.length);
-      if (isFatal) this.endInput();
-      return undefined;
-    }
-  }
-
-  #put(item: Item, bytes: number): void {
-    if (this.#isInputEnded) return;
-    this.#items.push(item);
-    this.#itemBytes += bytes + ITEM_BYTES;
-    if (this.#itemBytes > MAX_PIPELINED_BYTES && !this.#isPaused) {
-      this.#isPaused = true;
-      this.#connection.pause();
-    }
-    this.#wakeItem?.();
-  }
-
-  /** The next item, or undefined when there will be none (or none within `timeoutMs`). */
-  async #take(timeoutMs?: number): Promise<Item | undefined> {
-    if (this.#items.length === 0 && !this.#isInputEnded && !this.#isClosed) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#wakeItem = resolve;
-      const cancel = timeoutMs === undefined ? () => {} : this.#options.after(timeoutMs, resolve);
-      await promise;
-      cancel();
-      this.#wakeItem = undefined;
-    }
-    if (this.#isClosed) return undefined;
-    const item = this.#items.shift();
-    if (item === undefined) return undefined;
-    this.#itemBytes -= ITEM_BYTES + (item.kind === "raw" ? item.bytes.length : 0);
-    if (this.#items.length === 0) this.#itemBytes = 0;
-    if (this.#isPaused && this.#itemBytes < MAX_PIPELINED_BYTES / 2) {
-      this.#isPaused = false;
-      this.#connection.resume();
-    }
-    return item;
-  }
-
   async #serve(): Promise<void> {
     for (;;) {
-      const item = await this.#take();
+      const item = await this.#intake.take();
       if (item === undefined) break;
       if (item.kind === "fault") this.#respondError("unreadable", item.error);
       else if (item.kind === "request") await this.#handle(item.request);
@@ -389,10 +254,10 @@ class ControlConnection {
     }
     try {
       for (let left = request.length; left > 0;) {
-        const item = await this.#take(UPLOAD_IDLE_MS);
+        const item = await this.#intake.take(UPLOAD_IDLE_MS);
         if (item?.kind !== "raw") {
           const cause = item?.kind === "fault" ? item.error : undefined;
-          this.endInput();
+          this.#intake.end();
           throw new OrchestratorError(
             "upload_failed",
             `${subject}: the upload ended ${left} bytes before its announced length of ${request.length}`,
@@ -431,11 +296,11 @@ class ControlConnection {
       "request.parsed": parsed,
       error: messageChain(error).join(": "),
     });
-    this.#respond(encodeError(error, this.#dialect === "native"));
+    this.#respond(encodeError(error, this.#intake.dialect === "native"));
   }
 
   #respond(json: string): void {
-    this.#send(this.#dialect === "native" ? encodeFrame(json) : Buffer.from(`${json}\n`));
+    this.#send(this.#intake.dialect === "native" ? encodeFrame(json) : Buffer.from(`${json}\n`));
   }
 
   #send(bytes: Buffer): void {
@@ -463,18 +328,8 @@ class ControlConnection {
         if (follower.isEnded) this.finish();
         return;
       }
-      this.#send(this.#dialect === "native" ? frameLines(region) : region);
+      this.#send(this.#intake.dialect === "native" ? frameLines(region) : region);
     }
-  }
-}
-
-/** Whether a request that was refused announces the bytes of an upload all the same. */
-function announcesBytes(body: Buffer): boolean {
-  try {
-    const length: unknown = JSON.parse(body.toString())?.AddWithBinary?.length;
-    return length !== undefined && length !== null && length !== 0;
-  } catch {
-    return false; // not even JSON: nothing is announced
   }
 }
 

@@ -34,7 +34,7 @@ import {
   takeFolder,
   tryLock,
 } from "./files.ts";
-import { systemHost } from "./host.ts";
+import { systemHost, wallClock } from "./host.ts";
 import { FLUSH_MS } from "./limits.ts";
 import { Log, parseLogFilter } from "./log.ts";
 import { Orchestrator } from "./orchestrator.ts";
@@ -140,7 +140,7 @@ export function parseDaemonOptions(
  * @throws the first thing that stands in the way, with everything else undone
  */
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
-  const log = new Log(parseLogFilter(options.log), options.writeLog);
+  const log = new Log(parseLogFilter(options.log), options.writeLog, wallClock());
   const daemonLog = log.target("daemon");
   const onFault = (error: unknown): void => {
     const stack = error instanceof Error ? error.stack : undefined;

@@ -191,3 +191,15 @@ function readProcessStat(pid: string): string {
     return ""; // it ended between the two looks
   }
 }
+
+/** The wall clock in milliseconds with a fraction, which follows when somebody sets the clock. */
+export function wallClock(): () => number {
+  let origin = performance.timeOrigin;
+  return () => {
+    const wall = Date.now();
+    const time = origin + performance.now();
+    if (time >= wall - 1 && time < wall + 2) return time;
+    origin += wall - time;
+    return wall;
+  };
+}

@@ -101,3 +101,21 @@ export function lineTextEnd(chunk: Uint8Array, start: number, end: number): numb
   const text = end - 1;
   return text > start && chunk[text - 1] === RETURN ? text - 1 : text;
 }
+
+/** Behind white space that JSON allows between tokens. */
+export function skipSpace(bytes: Buffer, start: number, end: number): number {
+  let at = start;
+  while (at < end && isSpace(bytes[at] as number)) at++;
+  return at;
+}
+
+/** Before white space that JSON allows between tokens. */
+export function skipSpaceBack(bytes: Buffer, start: number, end: number): number {
+  let at = end;
+  while (at > start && isSpace(bytes[at - 1] as number)) at--;
+  return at;
+}
+
+function isSpace(byte: number): boolean {
+  return byte === 0x20 || byte === 0x09 || byte === 0x0a || byte === 0x0d;
+}

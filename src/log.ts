@@ -122,7 +122,7 @@ export class Log {
    * `write` takes one line without its newline. `now` is in milliseconds since the epoch; its
    * fraction is printed down to the microsecond.
    */
-  constructor(filter: LogFilter, write: (line: string) => void, now: () => number = wallClock()) {
+  constructor(filter: LogFilter, write: (line: string) => void, now: () => number) {
     this.#filter = filter;
     this.#write = write;
     this.#now = now;
@@ -274,18 +274,6 @@ function formatValue(value: string | number | boolean | null): string {
 
 function shorten(text: string): string {
   return text.length > MAX_LOG_TEXT ? `${text.slice(0, MAX_LOG_TEXT)}…` : text;
-}
-
-/** The wall clock in microseconds, which follows when somebody sets the clock. */
-function wallClock(): () => number {
-  let origin = performance.timeOrigin;
-  return () => {
-    const wall = Date.now();
-    const time = origin + performance.now();
-    if (time >= wall - 1 && time < wall + 2) return time;
-    origin += wall - time;
-    return wall;
-  };
 }
 
 /** Warnings of which each cause is logged at most once a second; the others are counted. */

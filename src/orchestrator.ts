@@ -8,7 +8,7 @@ import { removeFile } from "./files.ts";
 import type { Host } from "./host.ts";
 import { MAX_INSTANCES, MAX_LINKS } from "./limits.ts";
 import { type Log, QuietLog } from "./log.ts";
-import { TypeTable } from "./message.ts";
+import { TypeTable } from "./typename.ts";
 import {
   formatQueueBound,
   formatTarget,

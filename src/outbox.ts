@@ -12,7 +12,9 @@ import {
   MAX_PIN_RATIO,
   MAX_VEECLE_LINE_BYTES,
 } from "./limits.ts";
-import { type Dialect, messageEnd, type Run, type TypeName } from "./message.ts";
+import { type Dialect, messageEnd, type Run } from "./message.ts";
+import { copyIntoBlock, newestThatFit, oldestThatFit, SegmentList } from "./segments.ts";
+import type { TypeName } from "./typename.ts";
 import {
   type DropReason,
   LinkQueue,
@@ -32,8 +34,7 @@ export class Outbox implements Target, QueueOwner {
   #dialect: Dialect = "veecle";
   #isClosed = false;
   #isFull = false;
-  #first: Segment | undefined;
-  #last: Segment | undefined;
+  readonly #segments: SegmentList = new SegmentList();
   #scratch: Buffer | undefined;
   #scratchFilled = 0;
   /** The first segment that still lies in the scratch block or in somebody's chunk. */
@@ -44,7 +45,7 @@ export class Outbox implements Target, QueueOwner {
   }
 
   get isEmpty(): boolean {
-    return this.#first === undefined;
+    return this.#segments.first === undefined;
   }
 
   /**
@@ -56,7 +57,7 @@ export class Outbox implements Target, QueueOwner {
     this.#dialect = dialect;
     this.#isFull = false;
     const queues = new Set<LinkQueue>();
-    for (let segment = this.#first; segment !== undefined;) {
+    for (let segment = this.#segments.first; segment !== undefined;) {
       const next = segment.next;
       if (!segment.partial && segment.type !== undefined) {
         this.#adaptSegment(segment, segment.type);
@@ -76,7 +77,8 @@ export class Outbox implements Target, QueueOwner {
   /** The connection is gone: a message that was cut is dropped, the others wait for the next connection. */
   detach(): void {
     this.#write = undefined;
-    if (this.#first?.partial === true) this.#discard(this.#first, "not_connected");
+    if (this.#segments.first?.partial === true)
+      this.#discard(this.#segments.first, "not_connected");
     while (this.#control.first !== undefined) this.#discard(this.#control.first, "not_connected");
   }
 
@@ -88,7 +90,7 @@ export class Outbox implements Target, QueueOwner {
   /** Drops everything; what comes from now on is dropped as `not_connected`. */
   close(): void {
     this.#isClosed = true;
-    while (this.#first !== undefined) this.#discard(this.#first, "target_gone");
+    while (this.#segments.first !== undefined) this.#discard(this.#segments.first, "target_gone");
   }
 
   forget(queue: LinkQueue): void {
@@ -135,8 +137,8 @@ export class Outbox implements Target, QueueOwner {
   }
 
   flush(): void {
-    while (this.#first !== undefined && this.#write !== undefined && !this.#isFull) {
-      const bytes = this.#nextWrite(this.#first);
+    while (this.#segments.first !== undefined && this.#write !== undefined && !this.#isFull) {
+      const bytes = this.#nextWrite(this.#segments.first);
       const taken = this.#write(bytes);
       if (taken > 0) this.#advance(taken);
       this.#isFull = taken < bytes.length;
@@ -147,13 +149,13 @@ export class Outbox implements Target, QueueOwner {
 
   /** What is left of a large chunk must not keep all of it. */
   #unpin(): void {
-    const chunk = this.#first?.chunk;
+    const chunk = this.#segments.first?.chunk;
     if (chunk === undefined || chunk.buffer.byteLength <= GATHER_BLOCK_BYTES) return;
     let length = 0;
-    let end = this.#first;
+    let end = this.#segments.first;
     for (; end?.chunk === chunk; end = end.next) length += end.end - end.start;
     if (chunk.buffer.byteLength <= MAX_PIN_RATIO * length) return;
-    for (let segment = this.#first; segment !== undefined && segment !== end;) {
+    for (let segment = this.#segments.first; segment !== undefined && segment !== end;) {
       copyIntoBlock(segment);
       segment = segment.next;
     }
@@ -191,7 +193,7 @@ export class Outbox implements Target, QueueOwner {
   /** `bytes` more were taken by the kernel. */
   #advance(bytes: number): void {
     for (let left = bytes; left > 0;) {
-      const segment = this.#first as Segment;
+      const segment = this.#segments.first as Segment;
       const length = segment.end - segment.start;
       if (left >= length) {
         left -= length;
@@ -223,22 +225,7 @@ export class Outbox implements Target, QueueOwner {
     if (message === stop) return;
     segment.partial = true;
     if (segment.count === 1) return;
-    const rest: Segment = {
-      ...segment,
-      start: end,
-      count: segment.count - 1,
-      partial: false,
-      previous: segment,
-      previousOfQueue: segment,
-    };
-    segment.end = end;
-    segment.count = 1;
-    segment.next = rest;
-    segment.nextOfQueue = rest;
-    if (rest.next === undefined) this.#last = rest;
-    else rest.next.previous = rest;
-    if (rest.nextOfQueue === undefined) rest.queue.last = rest;
-    else rest.nextOfQueue.previousOfQueue = rest;
+    this.#segments.splitFirst(segment, end);
   }
 
   #enqueue(
@@ -255,12 +242,21 @@ export class Outbox implements Target, QueueOwner {
     let left = count;
     if (!queue.hasRoom(end - start, count)) {
       const { onFull } = queue.settings;
-      if (onFull === "drop-oldest")
-        [from, left] = this.#keepNewest(queue, dialect, chunk, start, end, count);
-      else if (onFull === "drop-newest")
-        [to, left] = keepOldest(queue, dialect, chunk, start, count);
+      if (onFull === "drop-oldest") {
+        [from, left] = newestThatFit(queue, dialect, chunk, start, end, count);
+      } else if (onFull === "drop-newest") {
+        [to, left] = oldestThatFit(queue, dialect, chunk, start, count);
+      }
       queue.drop("full", count - left);
       if (left === 0) return;
+      if (onFull === "drop-oldest") {
+        const { maxBytes, maxMessages } = queue.settings;
+        this.#shed(
+          queue,
+          queue.queuedBytes + to - from - maxBytes,
+          queue.queued + left - maxMessages,
+        );
+      }
     }
     const length = to - from;
     const isOurs = queue === this.#control;
@@ -279,74 +275,9 @@ export class Outbox implements Target, QueueOwner {
     queue.queued += left;
     queue.queuedBytes += length;
     if (!isOurs) this.#pool.usedBytes += length;
-    if (length > GATHER_FRAME_BYTES) this.#append(queue, type, dialect, chunk, from, to, left);
+    if (length > GATHER_FRAME_BYTES)
+      this.#note(this.#segments.append(queue, type, dialect, chunk, from, to, left));
     else this.#gather(queue, type, dialect, chunk, from, to, left);
-  }
-
-  /**
-   * Makes room in a queue for the newest messages of `chunk[start, end)`, at the expense of the
-   * oldest, but never of one whose beginning is sent. Returns where those begin that fit, and how
-   * many they are.
-   */
-  #keepNewest(
-    queue: LinkQueue,
-    dialect: Dialect,
-    chunk: Buffer,
-    start: number,
-    end: number,
-    count: number,
-  ): [from: number, count: number] {
-    const { maxBytes, maxMessages } = queue.settings;
-    const { first } = queue;
-    const cut = first?.partial === true ? first : undefined;
-    const roomBytes = maxBytes - (cut === undefined ? 0 : cut.end - cut.start);
-    const room = maxMessages - (cut === undefined ? 0 : 1);
-    let from = start;
-    let left = count;
-    while (left > 0 && (end - from > roomBytes || left > room)) {
-      from = messageEnd(dialect, chunk, from);
-      left--;
-    }
-    if (left > 0) {
-      this.#shed(
-        queue,
-        queue.queuedBytes + end - from - maxBytes,
-        queue.queued + left - maxMessages,
-      );
-    }
-    return [from, left];
-  }
-
-  #append(
-    queue: LinkQueue,
-    type: TypeName | undefined,
-    dialect: Dialect,
-    chunk: Buffer,
-    start: number,
-    end: number,
-    count: number,
-  ): void {
-    const segment: Segment = {
-      queue,
-      dialect,
-      type,
-      chunk,
-      start,
-      end,
-      count,
-      partial: false,
-      previous: this.#last,
-      next: undefined,
-      previousOfQueue: queue.last,
-      nextOfQueue: undefined,
-    };
-    if (this.#last === undefined) this.#first = segment;
-    else this.#last.next = segment;
-    this.#last = segment;
-    if (queue.last === undefined) queue.first = segment;
-    else queue.last.nextOfQueue = segment;
-    queue.last = segment;
-    this.#unsettled ??= segment;
   }
 
   #gather(
@@ -362,7 +293,7 @@ export class Outbox implements Target, QueueOwner {
     const block = this.#takeScratch();
     const at = this.#scratchFilled;
     this.#scratchFilled += chunk.copy(block, at, start, end);
-    const last = this.#last;
+    const last = this.#segments.last;
     if (
       last?.queue === queue &&
       last.chunk === block &&
@@ -372,7 +303,14 @@ export class Outbox implements Target, QueueOwner {
     ) {
       last.end = this.#scratchFilled;
       last.count += count;
-    } else this.#append(queue, type, dialect, block, at, this.#scratchFilled, count);
+    } else
+      this.#note(
+        this.#segments.append(queue, type, dialect, block, at, this.#scratchFilled, count),
+      );
+  }
+
+  #note(segment: Segment): void {
+    this.#unsettled ??= segment;
   }
 
   #takeScratch(): Buffer {
@@ -390,29 +328,13 @@ export class Outbox implements Target, QueueOwner {
         chunk.buffer.byteLength > MAX_PIN_RATIO * (segment.end - segment.start)
       ) {
         copyIntoBlock(segment);
-        this.#merge(segment);
+        this.#segments.merge(segment);
       }
     }
     this.#unsettled = undefined;
     this.#scratchFilled = 0;
     if (this.#scratch !== undefined) this.#pool.giveBack(this.#scratch);
     this.#scratch = undefined;
-  }
-
-  /** Joins a segment with the one before it if they are neighbours in every respect. */
-  #merge(segment: Segment): void {
-    const { previous } = segment;
-    if (
-      previous?.queue === segment.queue &&
-      previous.chunk === segment.chunk &&
-      previous.end === segment.start &&
-      previous.dialect === segment.dialect &&
-      !previous.partial
-    ) {
-      this.#takeOut(segment);
-      previous.end = segment.end;
-      previous.count += segment.count;
-    }
   }
 
   /** Drops the oldest whole messages of a queue until so many bytes and messages are gone; returns the bytes. */
@@ -461,26 +383,14 @@ export class Outbox implements Target, QueueOwner {
     queue.letGo();
   }
 
-  /** Takes a segment out of both lists and out of the counts of what is queued. */
+  /** Takes a segment out of the lists and out of the counts of what is queued. */
   #unlink(segment: Segment): void {
     const { queue } = segment;
-    this.#takeOut(segment);
+    if (this.#unsettled === segment) this.#unsettled = segment.next;
+    this.#segments.remove(segment);
     if (queue.first === undefined) queue.block = undefined;
     queue.queued -= segment.count;
     this.#forgetBytes(queue, segment.end - segment.start);
-  }
-
-  #takeOut(segment: Segment): void {
-    const { queue, previous, next, previousOfQueue, nextOfQueue } = segment;
-    if (previous === undefined) this.#first = next;
-    else previous.next = next;
-    if (next === undefined) this.#last = previous;
-    else next.previous = previous;
-    if (previousOfQueue === undefined) queue.first = nextOfQueue;
-    else previousOfQueue.nextOfQueue = nextOfQueue;
-    if (nextOfQueue === undefined) queue.last = previousOfQueue;
-    else nextOfQueue.previousOfQueue = previousOfQueue;
-    if (this.#unsettled === segment) this.#unsettled = next;
   }
 
   /**
@@ -488,7 +398,7 @@ export class Outbox implements Target, QueueOwner {
    * a small run behind others of the same link, in the scratch block, with room for it.
    */
   #extend(queue: LinkQueue, run: Run): boolean {
-    const last = this.#last;
+    const last = this.#segments.last;
     if (last === undefined || last.queue !== queue || last.chunk !== this.#scratch) return false;
     const length = run.end - run.start;
     const filled = this.#scratchFilled;
@@ -569,39 +479,4 @@ export class Outbox implements Target, QueueOwner {
       if (count > 0) take(bytes, 0, bytes.length, count);
     }
   }
-}
-
-/** Of messages that come to a queue with no room for all, the oldest that fit: where they end, and how many. */
-function keepOldest(
-  queue: LinkQueue,
-  dialect: Dialect,
-  chunk: Buffer,
-  start: number,
-  count: number,
-): [to: number, count: number] {
-  let to = start;
-  let kept = 0;
-  while (kept < count) {
-    const next = messageEnd(dialect, chunk, to);
-    if (!queue.hasRoom(next - start, kept + 1)) break;
-    to = next;
-    kept++;
-  }
-  return [to, kept];
-}
-
-/** Copies a segment behind what its queue has already, in blocks that grow with the queue. */
-function copyIntoBlock(segment: Segment): void {
-  const { queue } = segment;
-  const length = segment.end - segment.start;
-  if (queue.block === undefined || queue.blockFilled + length > queue.block.length) {
-    const size = Math.min(Math.max(queue.queuedBytes, 4096), GATHER_BLOCK_BYTES);
-    queue.block = Buffer.allocUnsafeSlow(Math.max(size, length));
-    queue.blockFilled = 0;
-  }
-  const at = queue.blockFilled;
-  queue.blockFilled += segment.chunk.copy(queue.block, at, segment.start, segment.end);
-  segment.chunk = queue.block;
-  segment.start = at;
-  segment.end = queue.blockFilled;
 }

@@ -17,11 +17,11 @@ import {
   KIND,
   type MessageReader,
   type MessageSink,
-  NativeReader,
   type Run,
-  type TypeTable,
-  VeecleReader,
 } from "./message.ts";
+import { NativeReader } from "./native.ts";
+import type { TypeTable } from "./typename.ts";
+import { VeecleReader } from "./veecle.ts";
 import type { InstanceId } from "./model.ts";
 import type { Notice } from "./notices.ts";
 import type { Outbox } from "./outbox.ts";

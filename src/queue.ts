@@ -6,7 +6,8 @@
 // room in it; which of its messages go out, and when, is its outbox's business.
 
 import { GATHER_BLOCK_BYTES, MAX_TOTAL_QUEUE_BYTES } from "./limits.ts";
-import type { Dialect, Run, TypeName } from "./message.ts";
+import type { Dialect, Run } from "./message.ts";
+import type { TypeName } from "./typename.ts";
 import { DEFAULT_LINK_SETTINGS, type LinkSettings } from "./model.ts";
 import { Translator } from "./translate.ts";
 

@@ -11,7 +11,8 @@ import {
   type LinkKey,
   type LinkSettings,
 } from "./model.ts";
-import type { Run, TypeName } from "./message.ts";
+import type { Run } from "./message.ts";
+import type { TypeName } from "./typename.ts";
 import { TYPE_TABLE_SLOTS } from "./limits.ts";
 import {
   type DropReason,

@@ -9,7 +9,8 @@
 import { isUtf8 } from "node:buffer";
 
 import { MAX_VEECLE_LINE_BYTES } from "./limits.ts";
-import { type Dialect, HEADER_BYTES, KIND, LINE_END, type TypeName } from "./message.ts";
+import { type Dialect, HEADER_BYTES, KIND, LINE_END } from "./message.ts";
+import type { TypeName } from "./typename.ts";
 
 const BLOCK_BYTES = 256 * 1024;
 const HIGH_BITS = 0x80808080 | 0;

@@ -61,6 +61,8 @@ describe("parseJson() (P-9)", () => {
     ["the empty key", '{"":1,"":2}', ""],
     ["__proto__", '{"__proto__":1,"__proto__":2}', "__proto__"],
     ["a key with white space around", '{ "a" : 1 , "a" : 2 }', "a"],
+    ["a key behind a backslash", '{"a":"\\\\","a":2}', "a"],
+    ["a key behind an escaped quote", '{"a":"\\\\\\"","a":2}', "a"],
     ["a key with quotes", '{"\\"":1,"\\"":2}', '"'],
   ];
   test.each(twice)("refuses %s twice (R28)", (_, text, key) => {

@@ -1,3 +1,4 @@
+import { wallClock } from "../src/host.ts";
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -186,9 +187,11 @@ describe("Log", () => {
     expect(lines[0]?.slice(0, 27)).toBe("2024-12-31T23:59:59.999999Z");
   });
 
-  test("without a clock of its own takes the wall clock", () => {
+  test("goes by the clock that it is given, such as the wall clock", () => {
     const lines: string[] = [];
-    const log = new Log(parseLogFilter(""), (line) => lines.push(line)).target("control");
+    const log = new Log(parseLogFilter(""), (line) => lines.push(line), wallClock()).target(
+      "control",
+    );
     const before = Date.now();
     log.info("", "x");
     const logged = Date.parse(lines[0]?.slice(0, 27) as string);
@@ -198,7 +201,11 @@ describe("Log", () => {
 
   test("writes nothing below the level of its target", () => {
     const lines: string[] = [];
-    const log = new Log(parseLogFilter("warn,router=debug"), (line) => lines.push(line));
+    const log = new Log(
+      parseLogFilter("warn,router=debug"),
+      (line) => lines.push(line),
+      () => 0,
+    );
     for (const name of ["control", "router"]) {
       for (const level of LEVELS) log.target(name)[level]("", level);
     }

@@ -14,11 +14,10 @@ import {
   KIND,
   messageEnd,
   type MessageReader,
-  NativeReader,
-  type TypeName,
-  TypeTable,
-  VeecleReader,
 } from "../src/message.ts";
+import { NativeReader } from "../src/native.ts";
+import { type TypeName, TypeTable } from "../src/typename.ts";
+import { VeecleReader } from "../src/veecle.ts";
 import {
   Collector,
   type Data,

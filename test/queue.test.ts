@@ -86,6 +86,20 @@ describe("a producer of a link that says block", () => {
     expect(it.notes).toEqual(["wait", "go on"]);
   });
 
+  test("goes on when half of the messages are gone, if they are what is bounded", () => {
+    const outbox = new Outbox(new OutboxPool());
+    const queue = queueOf({ maxMessages: 4, onFull: "block" });
+    const it = producer();
+    outbox.push(queue, runOf("native", "T", new Array(5).fill("x".repeat(91))));
+    queue.holdBack(it);
+    const kernel = new Kernel(200);
+    outbox.attach("native", kernel.write);
+    expect(it.notes).toEqual(["wait"]);
+    kernel.room = 100;
+    outbox.drain();
+    expect(it.notes).toEqual(["wait", "go on"]);
+  });
+
   test("goes on when the target is gone", () => {
     const { outbox, queue, send } = scene(100);
     const it = producer();

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
 
 import { TYPE_TABLE_SLOTS } from "../src/limits.ts";
-import { type Run, TypeName } from "../src/message.ts";
+import type { Run } from "../src/message.ts";
+import { TypeName } from "../src/typename.ts";
 import { DEFAULT_LINK_SETTINGS, type LinkKey } from "../src/model.ts";
 import { Outbox } from "../src/outbox.ts";
 import { LinkQueue, OutboxPool, type Target } from "../src/queue.ts";
@@ -222,6 +223,24 @@ describe("links", () => {
     expect(router.linkCount).toBe(1);
   });
 
+  test("leave nothing of themselves in the pool", () => {
+    const queues = new Set<LinkQueue>();
+    const pool = new OutboxPool();
+    pool.enter = (queue) => queues.add(queue);
+    pool.leave = (queue) => queues.delete(queue);
+    const router = new Router(undefined, pool);
+    const outbox = new Outbox(pool);
+    for (const typeName of ["T", "U", "V"]) {
+      router.addLink(key(typeName, B), outbox);
+      router.route(new Source(A), run(typeName));
+    }
+    expect(queues.size).toBe(3);
+    router.removeLink(key("T", B));
+    expect(queues.size).toBe(2);
+    router.removeInstance(B);
+    expect(queues.size).toBe(0);
+  });
+
   test("begin anew when they are added again", () => {
     const router = new Router();
     const outbox = new Outbox(new OutboxPool());
@@ -419,6 +438,17 @@ describe("links that say block", () => {
     }
   });
 
+  test("let everybody go on when the link is gone, even if a message is half sent", () => {
+    const { router, outbox, source, notes } = blocked();
+    router.addLink(key("T", B), outbox, { maxBytes: 100 });
+    outbox.attach("native", new Kernel(10).write);
+    router.route(source, runOf("native", "T", ["x".repeat(200)]));
+    router.flush();
+    expect(notes).toEqual(["wait"]);
+    router.removeLink(key("T", B));
+    expect(notes).toEqual(["wait", "go on"]);
+  });
+
   test("take from a source that cannot wait what has room, and drop the rest (P-42)", () => {
     const { router, notes } = blocked();
     const other = new Source(undefined);
@@ -439,6 +469,18 @@ describe("links that say block", () => {
     router.route(other, run("T"));
     router.flush();
     expect([notes, others]).toEqual([["wait"], ["wait"]]);
+  });
+
+  test("hold back nobody for what another one sends later", () => {
+    const { router, outbox, notes, send } = blocked();
+    const others: string[] = [];
+    const other = new Source(B, (isWaiting) => others.push(isWaiting ? "wait" : "go on"));
+    send("T", 1);
+    outbox.close();
+    outbox.open();
+    router.route(other, run("T", 6));
+    router.flush();
+    expect([notes, others]).toEqual([[], ["wait"]]);
   });
 });
 

@@ -5,7 +5,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 
 const ROOT = join(import.meta.dir, "..");
-const MAX_LINES = 420;
+const MAX_LINES = 490;
 
 /** Who may touch the system: the doors, and what runs as a program of its own or within another. */
 const DOORS = ["host.ts", "socket.ts", "datagram.ts", "store.ts", "files.ts"];

@@ -1,13 +1,9 @@
 import { describe, expect, test } from "bun:test";
 
 import { MAX_VEECLE_LINE_BYTES } from "../src/limits.ts";
-import {
-  type Dialect,
-  type MessageReader,
-  TypeName,
-  TypeTable,
-  VeecleReader,
-} from "../src/message.ts";
+import type { Dialect, MessageReader } from "../src/message.ts";
+import { TypeName, TypeTable } from "../src/typename.ts";
+import { VeecleReader } from "../src/veecle.ts";
 import { Translator } from "../src/translate.ts";
 import {
   Collector,

@@ -12,7 +12,8 @@ test("every benchmark does its work: nothing is dropped, wrong or missing at smo
     keys: [],
     onResult: (result) => void results.push(result),
   });
-  expect(results.map(({ figure }) => figure)).toEqual(ROWS.flatMap(({ figures }) => figures));
+  const rows = ROWS.filter(({ isOnRequest }) => isOnRequest !== true);
+  expect(results.map(({ figure }) => figure)).toEqual(rows.flatMap(({ figures }) => figures));
   for (const { figure, count, crc, dropped, ours, bare } of results) {
     const isWorkDone = count > 0 && crc !== 0 && ours > 0 && bare > 0;
     expect([figure.name, isWorkDone, dropped]).toEqual([figure.name, true, 0]);

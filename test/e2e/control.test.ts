@@ -2,6 +2,7 @@
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
+import type { Info } from "../../src/protocol.ts";
 import { type Daemon, withDaemon } from "../support/daemon.ts";
 import { type Control, DIALECTS, encode, frame, until, type Wire } from "../support/wire.ts";
 
@@ -10,7 +11,7 @@ setDefaultTimeout(30_000);
 const STRANGER = "11111111-2222-4333-8444-555555555555";
 
 describe.each(DIALECTS)("In the %s dialect", (dialect) => {
-  test("every request is answered as the protocol says", () =>
+  test("every request is answered as the protocol says (P-11)", () =>
     withDaemon(async (daemon) => {
       const control = await daemon.control(dialect);
       const id = crypto.randomUUID();
@@ -41,18 +42,55 @@ describe.each(DIALECTS)("In the %s dialect", (dialect) => {
       expect(await control.ask("Info")).toMatchObject({ Ok: { runtimes: {}, links: {} } });
     }));
 
-  test("an instance is started, stopped and cleared", () =>
+  test("Info says all there is to know about instances and links (P-20)", () =>
     withDaemon(async (daemon) => {
       const control = await daemon.control(dialect);
-      const id = await daemon.add("/bin/cat".replace("cat", "sleep"));
-      const puppet = await daemon.puppet();
-      expect(await control.ask({ Stop: puppet.id })).toEqual({ Ok: null });
-      expect(await daemon.runtime(puppet.id)).toMatchObject({ running: false, state: "stopped" });
-      expect(await control.ask("Clear")).toEqual({ Ok: null });
-      expect((await control.ask({ Stop: id })).Err).toHaveLength(1);
+      const puppet = await daemon.puppet({ privileged: true });
+      await puppet.speak("native");
+      await daemon.link("a::T", puppet.id, puppet.id);
+      const { runtimes, links, routes, ...rest } = (await control.ok("Info")) as Info;
+      expect(runtimes).toEqual({
+        [puppet.id]: {
+          running: true,
+          binary: expect.stringContaining(daemon.folder),
+          privileged: true,
+          state: "running",
+          pid: puppet.pid,
+          connected: true,
+          dialect: "native",
+          exit: null,
+          messages: { received: 0, unlinked: 0, refused: 0 },
+        },
+      });
+      expect(links).toEqual({ "a::T": [puppet.id] });
+      expect(routes).toHaveLength(1);
+      expect(routes[0]).toMatchObject({
+        type_name: "a::T",
+        from: puppet.id,
+        to: puppet.id,
+        routed: 0,
+        delivered: 0,
+        queued: 0,
+        dropped: {},
+      });
+      expect(rest).toEqual({ telemetry: null, pid: daemon.pid });
     }));
 
-  test("older clients may leave out what came later", () =>
+  test("an id may be written in any usual way, and is printed in one (P-12)", () =>
+    withDaemon(async (daemon) => {
+      const control = await daemon.control(dialect);
+      const id = crypto.randomUUID();
+      const forms = [id.toUpperCase(), id.replaceAll("-", ""), `{${id}}`, `urn:uuid:${id}`];
+      for (const form of forms) {
+        await control.ok({ Add: { id: form, path: "/x" } });
+        expect(Object.keys((await daemon.info()).runtimes)).toEqual([id]);
+        await control.ok({ Link: { type_name: "T", to: form, from: form } });
+        expect((await daemon.info()).links).toEqual({ T: [id] });
+        await control.ok({ Remove: form });
+      }
+    }));
+
+  test("older clients may leave out what came later (P-11)", () =>
     withDaemon(async (daemon) => {
       const control = await daemon.control(dialect);
       const id = crypto.randomUUID();
@@ -66,7 +104,7 @@ describe.each(DIALECTS)("In the %s dialect", (dialect) => {
       expect(await control.ask({ Stdout: id })).toEqual({ Ok: null });
     }));
 
-  test("requests that come at once are answered in their order", () =>
+  test("requests that come at once are answered in their order (P-5)", () =>
     withDaemon(async (daemon) => {
       const control = await daemon.control(dialect);
       const ids = Array.from({ length: 100 }, () => crypto.randomUUID());
@@ -85,7 +123,7 @@ describe.each(DIALECTS)("In the %s dialect", (dialect) => {
       }
     }));
 
-  test("a request that arrives byte by byte is answered", () =>
+  test("a request that arrives byte by byte is answered (P-4)", () =>
     withDaemon(async (daemon) => {
       const control = await daemon.control(dialect);
       for (const byte of encode(dialect, "Version")) {
@@ -95,7 +133,7 @@ describe.each(DIALECTS)("In the %s dialect", (dialect) => {
       expect(await control.answer()).toEqual({ Ok: "0.1.0" });
     }));
 
-  test("a client that ends its side right after its requests still gets the answers", () =>
+  test("a client that ends its side right after its requests still gets the answers (P-10)", () =>
     withDaemon(async (daemon) => {
       const puppet = await daemon.puppet();
       const control = await daemon.control(dialect);
@@ -118,7 +156,7 @@ describe.each(DIALECTS)("In the %s dialect", (dialect) => {
       await daemon.ended(puppet.id);
     }));
 
-  test("every refusal says what could not be done and why", () =>
+  test("every refusal says what could not be done and why (P-6, P-13)", () =>
     withDaemon(async (daemon) => {
       const control = await daemon.control(dialect);
       const idle = await daemon.add("/nowhere/program");
@@ -199,7 +237,7 @@ describe.each(DIALECTS)("In the %s dialect", (dialect) => {
       expect(await control.ask("Version")).toEqual({ Ok: "0.1.0" });
     }));
 
-  test("a request that makes no sense is refused and the next one answered", () =>
+  test("a request that makes no sense is refused and the next one answered (P-7, P-9)", () =>
     withDaemon(async (daemon) => {
       const control = await daemon.control(dialect);
       await control.ok("Version");
@@ -263,7 +301,7 @@ describe.each(DIALECTS)("In the %s dialect", (dialect) => {
       expect((await daemon.info()).runtimes).not.toHaveProperty(STRANGER);
     }));
 
-  test("a request beyond 1 MiB is refused, and only its connection ends", () =>
+  test("a request beyond 1 MiB is refused, and only its connection ends (P-8)", () =>
     withDaemon(async (daemon) => {
       const other = await daemon.control(dialect);
       await other.ok("Version");
@@ -320,7 +358,7 @@ async function said(daemon: Daemon, bytes: string | Buffer): Promise<string> {
 }
 
 describe("Whatever the dialect", () => {
-  test("a connection that begins like neither dialect is closed", () =>
+  test("a connection that begins like neither dialect is closed (P-1)", () =>
     withDaemon(async (daemon) => {
       const other = await daemon.control();
       await other.ok("Version");
@@ -331,7 +369,7 @@ describe("Whatever the dialect", () => {
       expect(await other.ok("Version")).toBe("0.1.0");
     }));
 
-  test("a frame of size 0 is refused, one of 4 GiB ends its connection", () =>
+  test("a frame of size 0 is refused, one of 4 GiB ends its connection (P-8)", () =>
     withDaemon(async (daemon) => {
       const control = await daemon.control("native");
       control.wire.send(Buffer.alloc(4));
@@ -345,7 +383,7 @@ describe("Whatever the dialect", () => {
       expect(await control.wire.rest()).toHaveLength(0);
     }));
 
-  test("the first byte decides the dialect for good", () =>
+  test("the first byte decides the dialect for good (P-1)", () =>
     withDaemon(async (daemon) => {
       const veecle = await daemon.control("veecle");
       await veecle.ok("Version");
@@ -358,7 +396,7 @@ describe("Whatever the dialect", () => {
       expect((await native.answer()).code).toBe("limit_exceeded");
     }));
 
-  test("lines may end in a carriage return and a newline", () =>
+  test("lines may end in a carriage return and a newline (P-2)", () =>
     withDaemon(async (daemon) => {
       const wire = await daemon.connect();
       wire.send('"Version"\r\n"Version"\n');

@@ -81,7 +81,7 @@ describe("The end of a process", () => {
 });
 
 describe("A stop", () => {
-  test("interrupts the process and is answered when it has ended", () =>
+  test("interrupts the process and is answered when it has ended (P-11)", () =>
     withDaemon(async (daemon) => {
       const puppet = await daemon.puppet();
       expect(await daemon.runtime(puppet.id)).toMatchObject({ running: true, pid: puppet.pid });
@@ -171,7 +171,7 @@ describe("A start", () => {
     }),
   );
 
-  test("of what cannot be run says what is wrong with the file", () =>
+  test("of what cannot be run says what is wrong with the file (P-13)", () =>
     withDaemon(async (daemon) => {
       const notExecutable = daemon.script("#!/bin/sh\n", 0o600);
       const reasons: [path: string, reason: string][] = [
@@ -204,7 +204,7 @@ describe("A start", () => {
       expect((await daemon.ended(id)).exit).toEqual({ code: 0 });
     }));
 
-  test("hands on the environment, less what is the orchestrator's own", () =>
+  test("hands on the environment, less what is the orchestrator's own (P-21)", () =>
     withDaemon(
       async (daemon) => {
         const id = await daemon.add(daemon.program("environment.sh"));
@@ -257,7 +257,7 @@ describe("A start", () => {
 });
 
 describe("Removal", () => {
-  test("takes the socket and every link of the instance along; the id is free again", () =>
+  test("takes the socket and every link of the instance along; the id is free again (P-40)", () =>
     withDaemon(async (daemon) => {
       const puppet = await daemon.puppet();
       const other = await daemon.add("/x");
@@ -326,7 +326,7 @@ describe.each(DIALECTS)("A control request of an instance in the %s dialect", (d
     return `{"ControlResponse":${body.toString("utf8", 4)}}`;
   };
 
-  test("is refused without privileges", () =>
+  test("is refused without privileges (P-33)", () =>
     withDaemon(async (daemon) => {
       const puppet = await daemon.puppet();
       const other = await daemon.add(daemon.program("stubborn.sh"));
@@ -344,7 +344,7 @@ describe.each(DIALECTS)("A control request of an instance in the %s dialect", (d
       expect(await daemon.runtime(puppet.id)).toMatchObject({ running: true, connected: true });
     }));
 
-  test("of a privileged one starts and stops another", () =>
+  test("of a privileged one starts and stops another (P-33)", () =>
     withDaemon(async (daemon) => {
       const puppet = await daemon.puppet({ privileged: true });
       const other = await daemon.add("sleep-is-not-enough");
@@ -364,7 +364,7 @@ describe.each(DIALECTS)("A control request of an instance in the %s dialect", (d
       expect(await daemon.runtime(target)).toMatchObject({ running: true });
     }));
 
-  test("of a privileged one may stop itself", () =>
+  test("of a privileged one may stop itself (P-33)", () =>
     withDaemon(async (daemon) => {
       const puppet = await daemon.puppet({ privileged: true });
       const wire = await puppet.connect();

@@ -1,6 +1,6 @@
 // Messages between instances: who gets which, in which form, and who pays when somebody is slow or mad.
 //
-// Every test ends with the accounts: routed = delivered + dropped + queued for each link, and
+// Every test ends with the accounts (P-37): routed = delivered + dropped + queued for each link, and
 // received = routed + unlinked + refused over all instances.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
@@ -14,6 +14,7 @@ import {
   KIND,
   message,
   native,
+  nextFrame,
   nextMessage,
   storable,
   until,
@@ -91,7 +92,7 @@ const PAYLOADS = [
 
 describe.each(DIALECTS)("From an instance of the %s dialect", (from) => {
   describe.each(DIALECTS)("to one of the %s dialect", (to) => {
-    test("every payload and type name arrives, in order and once", () =>
+    test("every payload and type name arrives, in order and once (P-32, P-35)", () =>
       withAccounts(async (daemon) => {
         const [source, target] = [await speaker(daemon, from), await speaker(daemon, to)];
         const types = ["a::b::T", 'with "quotes" and \\', "ü::中::🦀", "t".repeat(1_000)];
@@ -138,7 +139,7 @@ describe.each(DIALECTS)("From an instance of the %s dialect", (from) => {
       }));
   });
 
-  test("what is wrong ends its connection only, and it may connect again at once", () =>
+  test("what is wrong ends its connection only, and it may connect again at once (P-23)", () =>
     withAccounts(async (daemon) => {
       const [other, target] = [await speaker(daemon, "native"), await speaker(daemon, "veecle")];
       const bad = await daemon.puppet();
@@ -160,7 +161,7 @@ describe.each(DIALECTS)("From an instance of the %s dialect", (from) => {
       await expectNext("veecle", target.wire, "T", "well again");
     }));
 
-  test("a message that is cut by the end of its connection is nobody's", () =>
+  test("a message that is cut by the end of its connection is nobody's (P-4)", () =>
     withAccounts(async (daemon) => {
       const target = await speaker(daemon, "native");
       const puppet = await daemon.puppet();
@@ -180,7 +181,7 @@ describe.each(DIALECTS)("From an instance of the %s dialect", (from) => {
       expect((await daemon.runtime(puppet.id)).messages.refused).toBe(0);
     }));
 
-  test("a second connection is closed at once, and the first goes on", () =>
+  test("a second connection is closed at once, and the first goes on (P-22)", () =>
     withAccounts(async (daemon) => {
       const [source, target] = [await speaker(daemon, from), await speaker(daemon, from)];
       await daemon.link("T", target.id);
@@ -195,7 +196,7 @@ describe.each(DIALECTS)("From an instance of the %s dialect", (from) => {
 });
 
 describe("A link", () => {
-  test("takes what its type and its source say, to each of its targets", () =>
+  test("takes what its type and its source say, to each of its targets (P-34)", () =>
     withAccounts(async (daemon) => {
       const [a, b] = [await speaker(daemon, "native"), await speaker(daemon, "veecle")];
       const [x, y] = [await speaker(daemon, "native"), await speaker(daemon, "veecle")];
@@ -203,12 +204,12 @@ describe("A link", () => {
       await daemon.link("any", y.id);
       await daemon.link("of-a", x.id, a.id);
       a.wire.send(message("native", "of-a", "a1"));
+      await expectNext("native", x.wire, "of-a", "a1");
       b.wire.send(message("veecle", "of-a", "b1"));
       b.wire.send(message("veecle", "any", "b2"));
       await expectNext("veecle", y.wire, "any", "b2");
       a.wire.send(message("native", "none", "a2"));
       a.wire.send(message("native", "any", "a3"));
-      await expectNext("native", x.wire, "of-a", "a1");
       await expectNext("native", x.wire, "any", "b2");
       await expectNext("native", x.wire, "any", "a3");
       await expectNext("veecle", y.wire, "any", "a3");
@@ -219,7 +220,7 @@ describe("A link", () => {
       expect(await route(daemon, "of-a", x.id)).toMatchObject({ from: a.id, routed: 1 });
     }, "any"));
 
-  test("that is added twice, or with and without its source, delivers once", () =>
+  test("that is added twice, or with and without its source, delivers once (P-34)", () =>
     withAccounts(async (daemon) => {
       const [a, x] = [await speaker(daemon, "veecle"), await speaker(daemon, "veecle")];
       await daemon.link("T", x.id);
@@ -235,7 +236,7 @@ describe("A link", () => {
     }));
 
   test.each(DIALECTS)(
-    "added and removed while messages flow decides about the next one (%s)",
+    "added and removed while messages flow decides about the next one (%s, P-34)",
     (d) =>
       withAccounts(async (daemon) => {
         const [a, x, y] = [
@@ -261,7 +262,7 @@ describe("A link", () => {
       }, "any"),
   );
 
-  test.each(DIALECTS)("goes with its target, and nobody else notices (%s)", (d) =>
+  test.each(DIALECTS)("goes with its target, and nobody else notices (%s, P-40)", (d) =>
     withAccounts(async (daemon) => {
       const [a, x] = [await speaker(daemon, d), await speaker(daemon, d)];
       await daemon.link("T", x.id);
@@ -291,7 +292,7 @@ describe("A link", () => {
 });
 
 describe("A message for an instance of the veecle dialect", () => {
-  test("of 2048 bytes arrives, a longer one is dropped and counted", () =>
+  test("of 2048 bytes arrives, a longer one is dropped and counted (P-27, P-38)", () =>
     withAccounts(async (daemon) => {
       const [v, n] = [await speaker(daemon, "veecle"), await speaker(daemon, "native")];
       const target = await speaker(daemon, "veecle");
@@ -317,7 +318,7 @@ describe("A message for an instance of the veecle dialect", () => {
       expect(daemon.log.match(/dropped messages.*reason=oversize/g)?.length).toBeWithin(1, 3);
     }));
 
-  test("that is not UTF-8 is dropped and counted, and reaches a native one as it is", () =>
+  test("that is not UTF-8 is dropped and counted, and reaches a native one as it is (P-32)", () =>
     withAccounts(async (daemon) => {
       const source = await speaker(daemon, "native");
       const [v, n] = [await speaker(daemon, "veecle"), await speaker(daemon, "native")];
@@ -332,7 +333,7 @@ describe("A message for an instance of the veecle dialect", () => {
       expect((await route(daemon, "T", v.id)).dropped).toEqual({ not_utf8: 1 });
     }, 2));
 
-  test("in any legal JSON form arrives in the usual one", () =>
+  test("in any legal JSON form arrives in the usual one (P-26)", () =>
     withAccounts(async (daemon) => {
       const [source, target] = [await speaker(daemon, "veecle"), await speaker(daemon, "veecle")];
       await daemon.link("a::T", target.id);
@@ -348,7 +349,7 @@ describe("A message for an instance of the veecle dialect", () => {
 });
 
 describe("A native frame", () => {
-  test("is handed on as it came, bits of later versions included", () =>
+  test("is handed on as it came, bits of later versions included (P-29, P-31)", () =>
     withAccounts(async (daemon) => {
       const [source, target] = [await speaker(daemon, "native"), await speaker(daemon, "native")];
       await daemon.link("T", target.id);
@@ -360,7 +361,7 @@ describe("A native frame", () => {
       }
     }));
 
-  test("of an unknown kind is skipped and counted", () =>
+  test("of an unknown kind is skipped and counted (P-29)", () =>
     withAccounts(async (daemon) => {
       const [source, target] = [await speaker(daemon, "native"), await speaker(daemon, "native")];
       await daemon.link("T", target.id);
@@ -373,7 +374,7 @@ describe("A native frame", () => {
       expect(messages).toEqual({ received: 12, unlinked: 0, refused: 6 });
     }));
 
-  test("of kind hello is answered with who we are and what we take", () =>
+  test("of kind hello is answered with who we are and what we take (P-30)", () =>
     withAccounts(async (daemon) => {
       const puppet = await daemon.puppet();
       const wire = await puppet.connect();
@@ -388,48 +389,81 @@ describe("A native frame", () => {
     }));
 });
 
-describe("An instance that does not read", () => {
-  test.each(DIALECTS)("does not slow another, and loses its oldest messages only (%s)", (dialect) =>
+describe("The dialect of an instance", () => {
+  test("is taken to be veecle until its first byte: lines first, then frames (P-1, P-24)", () =>
     withAccounts(async (daemon) => {
-      const source = await speaker(daemon, dialect);
-      const [silent, good] = [await speaker(daemon, dialect), await speaker(daemon, dialect)];
-      await daemon.link("T", silent.id);
-      await daemon.link("T", good.id);
-      silent.wire.pause();
-      const memory = daemon.memory();
-      const filler = "x".repeat(990);
-      let next = 0;
-      for (let round = 0; round < 30; round++) {
-        const first = next;
-        const batch = [];
-        for (; next < first + 1_000; next++) batch.push(message(dialect, "T", `${next} ${filler}`));
-        source.wire.send(Buffer.concat(batch));
-        for (let i = first; i < next; i++) {
-          await expectNext(dialect, good.wire, "T", `${i} ${filler}`);
+      const source = await speaker(daemon, "native");
+      const puppet = await daemon.puppet();
+      await daemon.link("T", puppet.id);
+      const wire = await puppet.connect();
+      for (let i = 0; i < 3; i++) {
+        source.wire.send(native(KIND.data, "T", `${i}`));
+        await expectNext("veecle", wire, "T", `${i}`);
+      }
+      expect(await daemon.runtime(puppet.id)).toMatchObject({ connected: true, dialect: null });
+      wire.send(native(KIND.hello, "", "{}"));
+      expect((await nextFrame(wire)).kind).toBe(KIND.hello);
+      source.wire.send(native(KIND.data, "T", "a frame"));
+      await expectNext("native", wire, "T", "a frame");
+    }));
+
+  test("cannot be any other: a first byte of neither ends the connection (P-1)", () =>
+    withAccounts(async (daemon) => {
+      const puppet = await daemon.puppet();
+      for (const bytes of ["GET / HTTP/1.1\r\n\r\n", "\n", "[1]\n", "\u00ff"]) {
+        const wire = await puppet.connect();
+        wire.send(bytes);
+        expect(await wire.rest()).toHaveLength(0);
+      }
+      expect((await daemon.runtime(puppet.id)).messages.refused).toBe(4);
+    }));
+});
+
+describe("An instance that does not read", () => {
+  test.each(DIALECTS)(
+    "does not slow another, and loses its oldest messages only (%s, P-36)",
+    (dialect) =>
+      withAccounts(async (daemon) => {
+        const source = await speaker(daemon, dialect);
+        const [silent, good] = [await speaker(daemon, dialect), await speaker(daemon, dialect)];
+        await daemon.link("T", silent.id);
+        await daemon.link("T", good.id);
+        silent.wire.pause();
+        const memory = daemon.memory();
+        const filler = "x".repeat(990);
+        let next = 0;
+        for (let round = 0; round < 30; round++) {
+          const first = next;
+          const batch = [];
+          for (; next < first + 1_000; next++)
+            batch.push(message(dialect, "T", `${next} ${filler}`));
+          source.wire.send(Buffer.concat(batch));
+          for (let i = first; i < next; i++) {
+            await expectNext(dialect, good.wire, "T", `${i} ${filler}`);
+          }
         }
-      }
-      const accounts = await route(daemon, "T", silent.id);
-      expect(accounts.routed).toBe(next);
-      expect(accounts.dropped["full"]).toBeGreaterThan(0);
-      expect(await route(daemon, "T", good.id)).toMatchObject({ delivered: next, dropped: {} });
-      expect(daemon.memory() - memory).toBeLessThan(48 * MIB);
-      silent.wire.resume();
-      const seen: number[] = [];
-      while (seen.at(-1) !== next - 1) {
-        seen.push(Number.parseInt((await nextMessage(dialect, silent.wire)).payload));
-      }
-      const gap = seen.findIndex((n, i) => n !== i);
-      expect(seen.slice(gap)).toEqual(
-        Array.from({ length: seen.length - gap }, (_, i) => {
-          return next - (seen.length - gap) + i;
-        }),
-      );
-      const after = await route(daemon, "T", silent.id);
-      expect(after).toMatchObject({ delivered: seen.length, queued: 0 });
-    }, 2),
+        const accounts = await route(daemon, "T", silent.id);
+        expect(accounts.routed).toBe(next);
+        expect(accounts.dropped["full"]).toBeGreaterThan(0);
+        expect(await route(daemon, "T", good.id)).toMatchObject({ delivered: next, dropped: {} });
+        expect(daemon.memory() - memory).toBeLessThan(48 * MIB);
+        silent.wire.resume();
+        const seen: number[] = [];
+        while (seen.at(-1) !== next - 1) {
+          seen.push(Number.parseInt((await nextMessage(dialect, silent.wire)).payload));
+        }
+        const gap = seen.findIndex((n, i) => n !== i);
+        expect(seen.slice(gap)).toEqual(
+          Array.from({ length: seen.length - gap }, (_, i) => {
+            return next - (seen.length - gap) + i;
+          }),
+        );
+        const after = await route(daemon, "T", silent.id);
+        expect(after).toMatchObject({ delivered: seen.length, queued: 0 });
+      }, 2),
   );
 
-  test("because it was never started keeps its newest messages, and gets them when it connects", () =>
+  test("because it was never started keeps its newest messages until it connects (P-24, P-39)", () =>
     withAccounts(async (daemon) => {
       const source = await speaker(daemon, "native");
       const id = await daemon.add(daemon.program("puppet.ts"));
@@ -455,7 +489,7 @@ describe("An instance that does not read", () => {
       });
     }));
 
-  test("because it ended gets nothing of before when it is started again", () =>
+  test("because it ended gets nothing of before when it is started again (P-39)", () =>
     withAccounts(async (daemon) => {
       const source = await speaker(daemon, "native");
       const target = await speaker(daemon, "native");
@@ -482,7 +516,7 @@ describe("An instance that does not read", () => {
       await expectNext("native", wire, "T", "for the new one");
     }));
 
-  test("and hangs up in the middle of a message gets the next ones whole when it is back", () =>
+  test("and hangs up in the middle of a message gets the next ones whole when it is back (P-38)", () =>
     withAccounts(async (daemon) => {
       const [source, target] = [await speaker(daemon, "native"), await speaker(daemon, "native")];
       await daemon.link("T", target.id);
@@ -501,5 +535,30 @@ describe("An instance that does not read", () => {
       wire.send(native(KIND.hello, "", "{}"));
       for (let i = delivered + 1; i < 10; i++) await expectNext("native", wire, "T", payload(i));
       expect(queued).toBe(9 - delivered);
+    }));
+
+  test("is told what it lost, and so is who sent it, once a second (P-28)", () =>
+    withAccounts(async (daemon) => {
+      const [source, target] = [await speaker(daemon, "native"), await speaker(daemon, "native")];
+      await daemon.link("T", target.id);
+      target.wire.pause();
+      const payload = "x".repeat(100 * KIB);
+      for (let i = 0; i < 100; i++) source.wire.send(native(KIND.data, "T", payload));
+      const { kind, typeName, payload: json } = await nextFrame(source.wire);
+      expect([kind, typeName]).toEqual([KIND.notice, "T"]);
+      expect(JSON.parse(json.toString())).toMatchObject({ reason: "full", to: target.id });
+      await until("all are routed", async () => {
+        return (await route(daemon, "T", target.id)).routed === 100;
+      });
+      target.wire.resume();
+      let [messages, told] = [0, 0];
+      const { dropped } = await route(daemon, "T", target.id);
+      while (messages + told < 100) {
+        const frame = await nextFrame(target.wire);
+        if (frame.kind === KIND.data) messages++;
+        else told += JSON.parse(frame.payload.toString()).count;
+      }
+      expect([messages, told]).toEqual([100 - droppedOf({ dropped }), droppedOf({ dropped })]);
+      expect(source.wire.unreadBytes).toBeLessThan(1_000);
     }));
 });

@@ -32,7 +32,7 @@ async function memoryDuring(daemon: Daemon, work: Promise<unknown>): Promise<num
 }
 
 describe.each(DIALECTS)("A follower in the %s dialect", (dialect) => {
-  test("gets what an instance prints from now on, on both streams", () =>
+  test("gets what an instance prints from now on, on both streams (P-19)", () =>
     withDaemon(async (daemon) => {
       const puppet = await daemon.puppet();
       const first = await follow(daemon, puppet.id, dialect);
@@ -51,7 +51,7 @@ describe.each(DIALECTS)("A follower in the %s dialect", (dialect) => {
       }
     }));
 
-  test("stays across stops and starts until the instance is removed", () =>
+  test("stays across stops and starts until the instance is removed (P-19)", () =>
     withDaemon(async (daemon) => {
       const id = await daemon.add(daemon.program("talker.sh", 1, 2, "both"));
       const follower = await follow(daemon, id, dialect);
@@ -91,7 +91,7 @@ describe.each(DIALECTS)("A follower in the %s dialect", (dialect) => {
       }
     }));
 
-  test("cannot send requests on its connection any more", () =>
+  test("cannot send requests on its connection any more (P-19)", () =>
     withDaemon(async (daemon) => {
       const puppet = await daemon.puppet();
       const follower = await daemon.control(dialect);
@@ -116,7 +116,7 @@ describe.each(DIALECTS)("A follower in the %s dialect", (dialect) => {
       else expect(await follower.wire.bytes(9)).toEqual(Buffer.concat([bytes, Buffer.from("\n")]));
     }));
 
-  test("gets a long line in pieces of at most 64 KiB, however it arrives", () =>
+  test("gets a long line in pieces of at most 64 KiB, however it arrives (P-19)", () =>
     withDaemon(async (daemon) => {
       const puppet = await daemon.puppet();
       const follower = await follow(daemon, puppet.id, dialect);
@@ -166,7 +166,7 @@ describe("The last line of a process", () => {
 });
 
 describe("A follower that never reads", () => {
-  test("loses its oldest lines, is told how many, and disturbs nobody else", () =>
+  test("loses its oldest lines, is told how many, and disturbs nobody else (P-19)", () =>
     withDaemon(async (daemon) => {
       const puppet = await daemon.puppet();
       const [slow, good] = [await follow(daemon, puppet.id), await follow(daemon, puppet.id)];

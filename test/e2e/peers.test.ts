@@ -86,7 +86,7 @@ async function accounts(
 }
 
 describe.each(DIALECTS)("From an instance of the %s dialect", (from) => {
-  test.each(DIALECTS)("a message reaches an instance of the %s dialect elsewhere", (to) =>
+  test.each(DIALECTS)("a message reaches an instance of the %s dialect elsewhere (P-41)", (to) =>
     withDaemon(
       (here) =>
         withDaemon(async (there) => {
@@ -107,7 +107,7 @@ describe.each(DIALECTS)("From an instance of the %s dialect", (from) => {
     ),
   );
 
-  test("a datagram is the inner object of a line, byte for byte", () =>
+  test("a datagram is the inner object of a line, byte for byte (P-41)", () =>
     withPeer((peer) =>
       withDaemon(async (daemon) => {
         const wire = await (await daemon.puppet()).connect();
@@ -126,7 +126,7 @@ describe.each(DIALECTS)("From an instance of the %s dialect", (from) => {
       }, IPC),
     ));
 
-  test("a datagram of 2048 bytes goes out, a longer one is dropped and counted", () =>
+  test("a datagram of 2048 bytes goes out, a longer one is dropped and counted (P-41)", () =>
     withPeer((peer) =>
       withDaemon(async (daemon) => {
         const wire = await (await daemon.puppet()).connect();
@@ -145,7 +145,7 @@ describe.each(DIALECTS)("From an instance of the %s dialect", (from) => {
 });
 
 describe("A datagram that arrives", () => {
-  test("in any legal JSON form is routed, by links that name no source", () =>
+  test("in any legal JSON form is routed, by links that name no source (P-42)", () =>
     withPeer((peer) =>
       withDaemon(async (daemon) => {
         const [v, n] = [await daemon.puppet(), await daemon.puppet()];
@@ -176,7 +176,7 @@ describe("A datagram that arrives", () => {
       }, IPC),
     ));
 
-  test("and makes no sense is ignored, and logged once a second at most", () =>
+  test("and makes no sense is ignored, and logged once a second at most (P-42)", () =>
     withPeer((peer) =>
       withDaemon(async (daemon) => {
         const target = await daemon.puppet();
@@ -225,7 +225,7 @@ describe("A datagram that arrives", () => {
     ));
 });
 
-test("A link to another orchestrator needs --ipc-socket", () =>
+test("A link to another orchestrator needs --ipc-socket (P-13)", () =>
   withDaemon(async (daemon) => {
     for (const to of ["127.0.0.1:2661", "[::1]:2661"]) {
       expect(await daemon.ask({ Link: { type_name: "T", to } })).toEqual({

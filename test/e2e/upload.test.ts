@@ -52,7 +52,7 @@ async function upload(control: Control, bytes: Buffer, privileged = false): Prom
 }
 
 describe.each(DIALECTS)("An upload in the %s dialect", (dialect) => {
-  test("becomes an instance that runs", () =>
+  test("becomes an instance that runs (P-15)", () =>
     withDaemon(async (daemon) => {
       const control = await daemon.control(dialect);
       const id = await upload(control, PROGRAM, true);
@@ -67,7 +67,7 @@ describe.each(DIALECTS)("An upload in the %s dialect", (dialect) => {
       await daemon.stop(id);
     }));
 
-  test("may be sent in one go, with requests behind it, by a client that sends no more", () =>
+  test("may be sent in one go, with requests behind it, by a client that sends no more (P-10, P-16)", () =>
     withDaemon(async (daemon) => {
       const control = await daemon.control(dialect);
       const request = announce(PROGRAM);
@@ -113,7 +113,7 @@ describe.each(DIALECTS)("An upload in the %s dialect", (dialect) => {
       expect(uploads(daemon)).toEqual([]);
     }));
 
-  test("with another hash is refused and leaves nothing; the connection goes on", () =>
+  test("with another hash is refused and leaves nothing; the connection goes on (P-18)", () =>
     withDaemon(async (daemon) => {
       const control = await daemon.control(dialect);
       const request = announce(Buffer.from("something else"));
@@ -127,7 +127,7 @@ describe.each(DIALECTS)("An upload in the %s dialect", (dialect) => {
       await upload(control, PROGRAM);
     }));
 
-  test("that ends early is refused and leaves nothing, wherever it is cut", () =>
+  test("that ends early is refused and leaves nothing, wherever it is cut (P-18)", () =>
     withDaemon(async (daemon) => {
       const bytes = carry(dialect, PROGRAM);
       for (let cut = 0; cut < bytes.length; cut += 5) {
@@ -147,7 +147,7 @@ describe.each(DIALECTS)("An upload in the %s dialect", (dialect) => {
       expect((await daemon.info()).runtimes).toEqual({});
     }));
 
-  test("of a registered id is taken to its end and refused", () =>
+  test("of a registered id is taken to its end and refused (P-16)", () =>
     withDaemon(async (daemon) => {
       const id = await daemon.add("/first");
       const control = await daemon.control(dialect);
@@ -174,7 +174,7 @@ describe.each(DIALECTS)("An upload in the %s dialect", (dialect) => {
       expect(uploads(daemon)).toHaveLength(1);
     }));
 
-  test("beyond 256 MiB is refused at once, and its connection ends", () =>
+  test("beyond 256 MiB is refused at once, and its connection ends (P-17)", () =>
     withDaemon(async (daemon) => {
       const control = await daemon.control(dialect);
       control.send({ AddWithBinary: { ...announce(PROGRAM), length: 256 * MIB + 1 } });
@@ -239,7 +239,7 @@ describe.each(DIALECTS)(
       ["privileges of another kind", (good) => ({ ...good, privileged: "yes" })],
     ];
 
-    test.each(faults)("are never carried out: %s is wrong", (_what, change) =>
+    test.each(faults)("are never carried out: %s is wrong (P-16, P-17)", (_what, change) =>
       withDaemon(async (daemon) => {
         const sentinel = await daemon.add("/sentinel");
         const control = await daemon.control(dialect);

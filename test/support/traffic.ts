@@ -2,14 +2,10 @@
 // what went in and what the kernel was given. Every step is followed by an audit.
 
 import { GATHER_BLOCK_BYTES, MAX_NATIVE_FRAME_BYTES, MAX_PIN_RATIO } from "../../src/limits.ts";
-import {
-  type Dialect,
-  type MessageReader,
-  NativeReader,
-  type Run,
-  TypeTable,
-  VeecleReader,
-} from "../../src/message.ts";
+import type { Dialect, MessageReader, Run } from "../../src/message.ts";
+import { NativeReader } from "../../src/native.ts";
+import { TypeTable } from "../../src/typename.ts";
+import { VeecleReader } from "../../src/veecle.ts";
 import { type LinkKey, type LinkSettings, ON_FULL } from "../../src/model.ts";
 import { Outbox } from "../../src/outbox.ts";
 import { type LinkQueue, OutboxPool } from "../../src/queue.ts";

@@ -241,7 +241,14 @@ export function storable(typeName: string, value: string): string {
   return `${JSON.stringify({ Storable: { type_name: typeName, value } })}\n`;
 }
 
-export const KIND = { data: 1, hello: 2, request: 3, response: 4, telemetry: 5 } as const;
+export const KIND = {
+  data: 1,
+  hello: 2,
+  request: 3,
+  response: 4,
+  telemetry: 5,
+  notice: 6,
+} as const;
 
 /** A native frame on an instance socket. */
 export function native(kind: number, typeName: string, payload: string | Uint8Array): Buffer {
@@ -257,7 +264,20 @@ export function message(dialect: Dialect, typeName: string, payload: string): Bu
     : Buffer.from(storable(typeName, payload));
 }
 
-/** The next message on an instance's wire. */
+/** A native frame, taken apart. */
+export async function nextFrame(
+  wire: Wire,
+): Promise<{ kind: number; typeName: string; payload: Buffer }> {
+  const body = await wire.frame();
+  const end = 4 + body.readUInt16BE(2);
+  return {
+    kind: body[0] as number,
+    typeName: body.toString("utf8", 4, end),
+    payload: body.subarray(end),
+  };
+}
+
+/** The next message on an instance's wire; notices in between are passed over. */
 export async function nextMessage(
   dialect: Dialect,
   wire: Wire,
@@ -266,10 +286,11 @@ export async function nextMessage(
     const { Storable } = JSON.parse(await wire.line());
     return { typeName: Storable.type_name, payload: Storable.value };
   }
-  let body = await wire.frame();
-  while (body[0] === KIND.notice) body = await wire.frame(); // told of a loss: not a message
-  const end = 4 + body.readUInt16BE(2);
-  return { typeName: body.toString("utf8", 4, end), payload: body.toString("utf8", end) };
+  for (;;) {
+    const { kind, typeName, payload } = await nextFrame(wire);
+    if (kind === KIND.data) return { typeName, payload: payload.toString() };
+    if (kind !== KIND.notice) throw new Error(`Expected a message, not a frame of kind ${kind}`);
+  }
 }
 
 /** What a control socket answers. */
