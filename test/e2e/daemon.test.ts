@@ -210,7 +210,8 @@ describe("The control socket", () => {
         "nine have ended",
         () => children.filter((child) => child.exitCode !== null).length === 9,
       );
-      const control = new Control(await Wire.connect(path), "native");
+      const wire = await until("the tenth serves", () => Wire.connect(path).catch(() => undefined));
+      const control = new Control(wire, "native");
       const { pid } = (await control.ok("Info")) as { pid: number };
       for (const [i, child] of children.entries()) {
         if (child.pid === pid) continue;
