@@ -35,8 +35,9 @@ import {
   tryLock,
 } from "./files.ts";
 import { systemHost, wallClock } from "./host.ts";
-import { FLUSH_MS } from "./limits.ts";
+import { FLUSH_MS, MAX_FRAME_BYTES } from "./limits.ts";
 import { Log, parseLogFilter } from "./log.ts";
+import { parseSize } from "./model.ts";
 import { Orchestrator } from "./orchestrator.ts";
 import { connect, listen, type Listener } from "./socket.ts";
 import { TelemetryExporter } from "./telemetry.ts";
@@ -47,6 +48,8 @@ export interface DaemonOptions {
   /** Where other orchestrators send to; without it no link leads to another orchestrator. */
   readonly ipc?: TcpAddress | undefined;
   readonly telemetry?: TcpAddress | undefined;
+  /** What the queues of all links together may hold. */
+  readonly maxQueueBytes?: number | undefined;
   /** Log filter directives. */
   readonly log: string;
   /** The environment that instances inherit, less what is the orchestrator's own. */
@@ -78,6 +81,7 @@ Options:
                                    (VEECLE_ORCHESTRATOR_SOCKET; default $XDG_RUNTIME_DIR/veecle-orchestrator.socket)
   --ipc-socket HOST:PORT           UDP: messages from and to other orchestrators
   --telemetry-socket HOST:PORT     TCP: where telemetry of instances goes (VEECLE_TELEMETRY_SOCKET)
+  --max-queue SIZE                 what the queues of all links together may hold (256MiB)
   -h, --help                       print this page
   -V, --version                    print the version
 
@@ -106,6 +110,7 @@ export function parseDaemonOptions(
         "control-socket": { type: "string" },
         "ipc-socket": { type: "string" },
         "telemetry-socket": { type: "string" },
+        "max-queue": { type: "string" },
         help: { type: "boolean", short: "h" },
         version: { type: "boolean", short: "V" },
       },
@@ -124,12 +129,21 @@ export function parseDaemonOptions(
   const control = text("control-socket", "VEECLE_ORCHESTRATOR_SOCKET");
   const ipc = text("ipc-socket");
   const telemetry = text("telemetry-socket", "VEECLE_TELEMETRY_SOCKET");
+  const maxQueue = text("max-queue");
+  const maxQueueBytes = maxQueue === undefined ? undefined : parseSize(maxQueue);
+  if (maxQueue !== undefined && (maxQueueBytes === undefined || maxQueueBytes < MAX_FRAME_BYTES)) {
+    throw new OrchestratorError(
+      "misuse",
+      `Cannot use ${JSON.stringify(maxQueue)} as --max-queue: it is not a size of at least 1MiB`,
+    );
+  }
   const log = env["VEECLE_ORCHESTRATOR_LOG"] ?? "";
   parseLogFilter(log);
   return {
     control: control === undefined ? defaultControlAddress(env) : parseAddress(control),
     ipc: ipc === undefined ? undefined : parseTcpAddress(ipc),
     telemetry: telemetry === undefined ? undefined : parseTcpAddress(telemetry),
+    maxQueueBytes,
     log,
     env,
   };
@@ -176,6 +190,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
         return { path, close: () => listener.stop() };
       },
       telemetry,
+      maxQueueBytes: options.maxQueueBytes,
       onFault,
     });
     const socket = await bindPeers(options.ipc, orchestrator, onFault);

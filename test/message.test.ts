@@ -158,7 +158,7 @@ function addVeecle(random: Random, meant: Collector, typeName: string): Buffer {
 describe.each(["native", "veecle"] as const)("a reader of the %s dialect", (dialect) => {
   property(
     "hands on the same messages however the stream is cut (P-4, P-25, P-26, P-28, P-29)",
-    300,
+    150,
     (random) => {
       const { stream, meant } = randomStream(random, dialect);
       for (const chunks of cuts(random, stream)) {
@@ -213,7 +213,7 @@ describe.each(["native", "veecle"] as const)("a reader of the %s dialect", (dial
     expect(a === b).toBe(false);
   });
 
-  property("keeps more names apart than it can remember", 2, (random) => {
+  property("keeps more names apart than it can remember", 1, (random) => {
     const names = Array.from(
       { length: 3 * TYPE_TABLE_SLOTS },
       (_, i) => `${randomName(random, 12)}${i}`,
@@ -454,7 +454,7 @@ describe("NativeReader", () => {
 
   property(
     "refuses what an independent reader refuses, and nothing else (P-23, P-28)",
-    3_000,
+    1_500,
     (random) => {
       const { stream } = randomStream(random, "native");
       const damaged = damage(random, stream);
@@ -689,7 +689,7 @@ describe("VeecleReader", () => {
     expect(read("veecle", [Buffer.concat([first, second])]).refused).toContain("UTF-8");
   });
 
-  property("hands on only what a strict parser accepts, and all of it (P-26)", 8_000, (random) => {
+  property("hands on only what a strict parser accepts, and all of it (P-26)", 4_000, (random) => {
     const lines = Array.from({ length: random.int(1, 4) }, () => {
       const [type_name, value] = [randomName(random, 8), randomText(random, 40)];
       return random.chance(0.7)

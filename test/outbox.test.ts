@@ -56,15 +56,15 @@ const hundred = (...numbers: number[]): string[] =>
 const trimmed = (kernel: Kernel): string => kernel.payloads.map((text) => text.trim()).join(" ");
 
 describe("the conservation law: routed = delivered + dropped + queued (P-35, P-37, R19, R20)", () => {
-  property("holds whatever happens, and nothing is lost without a bound", 500, (random) => {
+  property("holds whatever happens, and nothing is lost without a bound", 300, (random) => {
     new Traffic(random, {}).run(60);
   });
 
-  property("holds when queues and pool are full", 1_000, (random) => {
+  property("holds when queues and pool are full", 800, (random) => {
     new Traffic(random, { isBounded: true }).run(60);
   });
 
-  property("holds with control messages in between", 300, (random) => {
+  property("holds with control messages in between", 200, (random) => {
     new Traffic(random, { hasControl: true }).run(60);
   });
 
@@ -72,7 +72,7 @@ describe("the conservation law: routed = delivered + dropped + queued (P-35, P-3
     new Traffic(random, { isBounded: true, checksBounds: true }).run(60);
   });
 
-  property("and what is queued keeps little more than itself alive", 100, (random) => {
+  property("and what is queued keeps little more than itself alive", 60, (random) => {
     new Traffic(random, { checksMemory: true }).run(60);
   });
 });

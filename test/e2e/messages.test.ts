@@ -537,7 +537,7 @@ describe("An instance that does not read", () => {
       expect(queued).toBe(9 - delivered);
     }));
 
-  test("is told what it lost, and so is who sent it, once a second (P-28)", () =>
+  test("is told what it lost, and so is who sent it, once a second (P-28, P-47)", () =>
     withAccounts(async (daemon) => {
       const [source, target] = [await speaker(daemon, "native"), await speaker(daemon, "native")];
       await daemon.link("T", target.id);

@@ -325,6 +325,67 @@ export function daemonCommand(...args: readonly string[]): string[] {
   return [process.execPath, DAEMON, ...args];
 }
 
+/** How a program ended, with everything that it printed. */
+export interface Ended {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly ms: number;
+}
+
+/** A daemon that is started as it is, without waiting for anything. */
+export class Launched {
+  readonly process: Bun.Subprocess<"ignore", "pipe", "pipe">;
+  readonly #startMs: number = performance.now();
+  readonly #texts: Promise<[string, string]>;
+
+  constructor(args: readonly string[], env: Readonly<Record<string, string>>) {
+    this.process = Bun.spawn({
+      cmd: daemonCommand(...args),
+      env: { PATH: process.env["PATH"] ?? "", ...env },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    this.#texts = Promise.all([this.process.stdout.text(), this.process.stderr.text()]);
+  }
+
+  /** A connection to its socket, once it answers there. */
+  async control(path: string): Promise<Control> {
+    const connect = (): Promise<Wire | undefined> => Wire.connect(path).catch(() => undefined);
+    const control = new Control(await until(`it listens at ${path}`, connect), "native");
+    await control.ok("Version");
+    return control;
+  }
+
+  async end(signal?: NodeJS.Signals): Promise<Ended> {
+    if (signal !== undefined) this.process.kill(signal);
+    const [stdout, stderr] = await within("the daemon ends", this.#texts);
+    const code = await within("the daemon ends", this.process.exited);
+    return { code, stdout, stderr, ms: performance.now() - this.#startMs };
+  }
+}
+
+/** Starts a daemon whose runtime folder is that of the test, with these options and variables. */
+export type Launch = (args?: readonly string[], env?: Readonly<Record<string, string>>) => Launched;
+
+/** Runs `body` with an empty folder and a way to start daemons there; ends and removes all of it. */
+export async function withFolder(
+  body: (folder: string, launch: Launch) => Promise<void>,
+): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "vo-"));
+  const launched: Launched[] = [];
+  try {
+    await body(folder, (args = [], env = {}) => {
+      const daemon = new Launched(args, { XDG_RUNTIME_DIR: folder, ...env });
+      launched.push(daemon);
+      return daemon;
+    });
+  } finally {
+    for (const { process } of launched) process.kill("SIGKILL");
+    await Promise.all(launched.map(({ process }) => process.exited));
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
 function readOr<T>(fallback: T, read: () => T): T {
   try {
     return read();
