@@ -42,6 +42,12 @@ export function parseTcpAddress(text: string): TcpAddress {
  * @throws `misuse`, naming the text and what is wrong with it
  */
 export function parseAddress(text: string): Address {
+  if (/^[a-z]+:\/\//i.test(text)) {
+    throw new OrchestratorError(
+      "misuse",
+      `Cannot use ${JSON.stringify(text)} as an address: it is a URL, and HOST:PORT has no scheme`,
+    );
+  }
   if (!text.includes("/")) {
     if (!text.includes(":")) {
       throw new OrchestratorError(

@@ -51,7 +51,10 @@ export interface Run {
 /** Where a reader hands what it found. Views are valid as long as they are kept. */
 export interface MessageSink {
   data(run: Run): void;
-  /** One JSON value without a newline, byte for byte as the instance sent it. */
+  /**
+   * One object without a newline, byte for byte as the instance sent it. Valid UTF-8 in braces; what
+   * stands between them is its sender's business, since no reader of telemetry depends on another's.
+   */
   telemetry(chunk: Buffer, start: number, end: number): void;
   controlRequest(value: unknown): void;
   hello(value: unknown): void;

@@ -13,7 +13,7 @@ import {
   MAX_VEECLE_LINE_BYTES,
 } from "./limits.ts";
 import { type Dialect, messageEnd, type Run } from "./message.ts";
-import { copyIntoBlock, newestThatFit, oldestThatFit, SegmentList } from "./segments.ts";
+import { copyIntoBlock, longestOf, newestThatFit, oldestThatFit, SegmentList } from "./segments.ts";
 import type { TypeName } from "./typename.ts";
 import {
   type DropReason,
@@ -432,10 +432,11 @@ export class Outbox implements Target, QueueOwner {
   #adaptSegment(segment: Segment, type: TypeName): void {
     const { queue, dialect, chunk, start, end } = segment;
     const length = end - start;
-    if (this.#takes(dialect, length)) return;
+    const longest = longestOf(segment);
+    if (this.#takes(dialect, longest)) return;
     const parts: Buffer[] = [];
     let count = 0;
-    this.#adapt(queue, type, dialect, chunk, start, end, length, (bytes, from, to, adapted) => {
+    this.#adapt(queue, type, dialect, chunk, start, end, longest, (bytes, from, to, adapted) => {
       parts.push(Buffer.from(bytes.subarray(from, to)));
       count += adapted;
     });

@@ -154,3 +154,14 @@ export function oldestThatFit(
   }
   return [to, kept];
 }
+
+/** The length of the longest message of a segment. */
+export function longestOf({ dialect, chunk, start, end }: Segment): number {
+  let longest = 0;
+  for (let at = start; at < end;) {
+    const next = messageEnd(dialect, chunk, at);
+    longest = Math.max(longest, next - at);
+    at = next;
+  }
+  return longest;
+}

@@ -36,6 +36,7 @@ describe("parseAddress()", () => {
   const bad: [text: string, reason: string][] = [
     ["", 'it is neither a path with a "/" nor HOST:PORT'],
     ["x.socket", 'it is neither a path with a "/" nor HOST:PORT'],
+    ["http://localhost:80", "it is a URL, and HOST:PORT has no scheme"],
     ["localhost:", "the port is not 0 to 65535"],
     ["localhost:65536", "the port is not 0 to 65535"],
     ["localhost:-1", "the port is not 0 to 65535"],

@@ -43,6 +43,7 @@ async function expectRefusal(
   expect(ended.stderr).not.toMatch(/^\s+at /m);
   expect(ended.stdout).toBe("");
   expect(ended.code).toBeWithin(1, 3);
+  expect(ended.ms).toBeLessThan(3_000);
   expect(readdirSync(folder)).toEqual(before);
   return ended;
 }
@@ -365,6 +366,30 @@ describe("The end", () => {
       }
     }));
 
+  test("does not come by SIGHUP if that is to be ignored, as under nohup", () =>
+    withFolder(async (folder) => {
+      const words = daemonCommand().map((word) => `'${word}'`);
+      const daemon = Bun.spawn({
+        cmd: ["/bin/sh", "-c", `trap '' HUP; exec ${words.join(" ")}`],
+        env: { PATH: process.env["PATH"] ?? "", XDG_RUNTIME_DIR: folder },
+        stdio: ["ignore", "ignore", "ignore"],
+      });
+      try {
+        const connect = (): Promise<Wire | undefined> =>
+          Wire.connect(join(folder, SOCKET)).catch(() => undefined);
+        const control = new Control(await until("it listens", connect), "native");
+        for (let i = 0; i < 3; i++) {
+          daemon.kill("SIGHUP");
+          expect(await control.ok("Version")).toBe("0.1.0");
+        }
+        control.wire.close();
+        daemon.kill("SIGTERM");
+        expect(await within("the daemon ends", daemon.exited)).toBe(0);
+      } finally {
+        daemon.kill("SIGKILL");
+      }
+    }));
+
   test("leaves a socket alone that is no longer its own", () =>
     withDaemon(async (daemon) => {
       rmSync(daemon.address);
@@ -444,6 +469,32 @@ describe("The log", () => {
     }),
   );
 });
+
+test("However long the runtime folder is, the sockets of instances have a place", () =>
+  withFolder(async (folder, launch) => {
+    const program = join(folder, "program");
+    const report = join(folder, "report");
+    writeFileSync(program, `#!/bin/sh\n[ -S "$VEECLE_IPC_SOCKET" ] && echo ok > ${report}\n`);
+    chmodSync(program, 0o700);
+    const socket = join(folder, "s");
+    for (const length of [30, 45, 57, 58, 90, 200]) {
+      const runtimeFolder = pathOfLength(folder, length);
+      mkdirSync(runtimeFolder, { mode: 0o700 });
+      const env = { XDG_RUNTIME_DIR: runtimeFolder, TMPDIR: folder };
+      const daemon = launch(["--control-socket", socket], env);
+      const control = await daemon.control(socket);
+      const id = crypto.randomUUID();
+      await control.ok({ Add: { id, path: program } });
+      await control.ok({ Start: { id } });
+      await until(`it finds its socket (${length})`, () => Bun.file(report).exists());
+      control.wire.close();
+      expect((await daemon.end("SIGTERM")).code).toBe(0);
+      rmSync(report);
+      expect(readdirSync(runtimeFolder)).toEqual([]);
+      rmSync(runtimeFolder, { recursive: true });
+    }
+    expect(readdirSync(folder)).toEqual(["program"]);
+  }));
 
 test("A daemon that cannot take its first folder for instance sockets takes the next one", () =>
   withDaemon(

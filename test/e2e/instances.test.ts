@@ -61,6 +61,23 @@ describe("The end of a process", () => {
     }),
   );
 
+  test("of a hundred processes at once is noticed for each of them", () =>
+    withDaemon(async (daemon) => {
+      const programs = [0, 1, 2].map((code) => daemon.program("crasher.sh", "code", code));
+      const ids = Array.from({ length: 100 }, () => crypto.randomUUID());
+      const control = await daemon.control();
+      for (const [i, id] of ids.entries()) control.send({ Add: { id, path: programs[i % 3] } });
+      for (const id of ids) control.send({ Start: { id } });
+      for (let i = 0; i < 200; i++) expect(await control.answer()).toEqual({ Ok: null });
+      await until("all have ended", async () => {
+        const runtimes = Object.values((await daemon.info()).runtimes);
+        return runtimes.every(({ state }) => state === "stopped");
+      });
+      const { runtimes } = await daemon.info();
+      for (const [i, id] of ids.entries()) expect(runtimes[id]?.exit).toEqual({ code: i % 3 });
+      expect(daemon.zombies()).toEqual([]);
+    }));
+
   test("leaves the instance free to be started again, many times", () =>
     withDaemon(async (daemon) => {
       const id = await daemon.add(daemon.program("crasher.sh", "code", 1));
@@ -287,6 +304,25 @@ describe("Removal", () => {
       await daemon.ok({ Remove: id });
       await until("the pipes are closed", () => daemon.descriptors().length < before);
       if (isAlive(escaped as number)) process.kill(escaped as number, "SIGKILL");
+    }));
+
+  test("of everything may be asked for twice, while stops are under way", () =>
+    withDaemon(async (daemon) => {
+      const held = await daemon.puppet();
+      await held.holdOut();
+      const controls = [];
+      for (let i = 0; i < 4; i++) controls.push(await daemon.control());
+      const requests = [{ Stop: held.id }, "Clear", "Clear", { Stop: held.id }];
+      for (const [i, control] of controls.entries()) {
+        control.send(requests[i]);
+        if (i === 0) await held.interrupted();
+      }
+      expect((await daemon.ask({ Remove: held.id })).code).toBe("wrong_state");
+      await held.exit();
+      for (const control of controls) expect(await control.answer()).toEqual({ Ok: null });
+      expect(await daemon.info()).toMatchObject({ runtimes: {}, routes: [] });
+      await daemon.ok({ Add: { id: held.id, path: "/x" } });
+      expect(Object.keys((await daemon.info()).runtimes)).toEqual([held.id]);
     }));
 
   test("of everything: clear stops and removes all instances and links", () =>

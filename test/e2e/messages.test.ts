@@ -5,9 +5,8 @@
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
+import { droppedOf, routeTo, speaker, withAccounts } from "../fixtures/accounts.ts";
 import { GARBAGE } from "../fixtures/garbage.ts";
-import type { Puppet } from "../fixtures/stage.ts";
-import { type Daemon, withDaemon } from "../support/daemon.ts";
 import {
   type Dialect,
   DIALECTS,
@@ -25,50 +24,6 @@ setDefaultTimeout(30_000);
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
-
-/** Runs a test with a daemon, and checks its accounts at the end. */
-function withAccounts(
-  body: (daemon: Daemon) => Promise<void>,
-  linksPerMessage: number | "any" = 1,
-): Promise<void> {
-  return withDaemon(async (daemon) => {
-    await body(daemon);
-    const { runtimes, routes } = await daemon.info();
-    let routed = 0;
-    for (const route of routes) {
-      expect(route.routed).toBe(route.delivered + route.queued + droppedOf(route));
-      routed += route.routed;
-    }
-    if (linksPerMessage === "any") return;
-    const sum = (count: (m: (typeof runtimes)[string]["messages"]) => number): number =>
-      Object.values(runtimes).reduce((total, { messages }) => total + count(messages), 0);
-    const taken = sum((m) => m.received - m.unlinked - m.refused);
-    expect(taken * linksPerMessage).toBe(routed);
-  });
-}
-
-function droppedOf(route: { dropped: Readonly<Record<string, number>> }): number {
-  return Object.values(route.dropped).reduce((a, b) => a + b, 0);
-}
-
-type Route = Awaited<ReturnType<Daemon["info"]>>["routes"][number];
-
-/** The accounts of the link of a type to a target. */
-async function route(daemon: Daemon, typeName: string, to: string): Promise<Route> {
-  const { routes } = await daemon.info();
-  const found = routes.find((r) => r.type_name === typeName && r.to === to);
-  if (found === undefined) throw new Error(`There is no link of ${typeName} to ${to}`);
-  return found;
-}
-
-/** An instance that is connected and has said which dialect it speaks. */
-async function speaker(
-  daemon: Daemon,
-  dialect: Dialect,
-): Promise<{ puppet: Puppet; id: string; wire: Wire }> {
-  const puppet = await daemon.puppet();
-  return { puppet, id: puppet.id, wire: await puppet.speak(dialect) };
-}
 
 async function expectNext(
   dialect: Dialect,
@@ -216,8 +171,8 @@ describe("A link", () => {
       const { messages } = await daemon.runtime(a.id);
       expect(messages).toEqual({ received: 3, unlinked: 1, refused: 0 });
       expect((await daemon.runtime(b.id)).messages).toMatchObject({ received: 2, unlinked: 1 });
-      expect(await route(daemon, "any", x.id)).toMatchObject({ from: null, routed: 2 });
-      expect(await route(daemon, "of-a", x.id)).toMatchObject({ from: a.id, routed: 1 });
+      expect(await routeTo(daemon, x.id, "any")).toMatchObject({ from: null, routed: 2 });
+      expect(await routeTo(daemon, x.id, "of-a")).toMatchObject({ from: a.id, routed: 1 });
     }, "any"));
 
   test("that is added twice, or with and without its source, delivers once (P-34)", () =>
@@ -311,7 +266,7 @@ describe("A message for an instance of the veecle dialect", () => {
         await expectNext("veecle", target.wire, "T", fitting);
         await expectNext("veecle", target.wire, "T", `behind ${dialect}`);
       }
-      expect(await route(daemon, "T", target.id)).toMatchObject({
+      expect(await routeTo(daemon, target.id)).toMatchObject({
         delivered: 4,
         dropped: { oversize: 8 },
       });
@@ -330,7 +285,7 @@ describe("A message for an instance of the veecle dialect", () => {
       expect((await n.wire.frame()).subarray(5)).toEqual(bytes);
       await expectNext("native", n.wire, "T", "fine");
       await expectNext("veecle", v.wire, "T", "fine");
-      expect((await route(daemon, "T", v.id)).dropped).toEqual({ not_utf8: 1 });
+      expect((await routeTo(daemon, v.id)).dropped).toEqual({ not_utf8: 1 });
     }, 2));
 
   test("in any legal JSON form arrives in the usual one (P-26)", () =>
@@ -442,10 +397,10 @@ describe("An instance that does not read", () => {
             await expectNext(dialect, good.wire, "T", `${i} ${filler}`);
           }
         }
-        const accounts = await route(daemon, "T", silent.id);
+        const accounts = await routeTo(daemon, silent.id);
         expect(accounts.routed).toBe(next);
         expect(accounts.dropped["full"]).toBeGreaterThan(0);
-        expect(await route(daemon, "T", good.id)).toMatchObject({ delivered: next, dropped: {} });
+        expect(await routeTo(daemon, good.id)).toMatchObject({ delivered: next, dropped: {} });
         expect(daemon.memory() - memory).toBeLessThan(48 * MIB);
         silent.wire.resume();
         const seen: number[] = [];
@@ -458,7 +413,7 @@ describe("An instance that does not read", () => {
             return next - (seen.length - gap) + i;
           }),
         );
-        const after = await route(daemon, "T", silent.id);
+        const after = await routeTo(daemon, silent.id);
         expect(after).toMatchObject({ delivered: seen.length, queued: 0 });
       }, 2),
   );
@@ -471,8 +426,8 @@ describe("An instance that does not read", () => {
       const count = 6_000;
       const filler = "x".repeat(990);
       for (let i = 0; i < count; i++) source.wire.send(native(KIND.data, "T", `${i} ${filler}`));
-      await until("they are routed", async () => (await route(daemon, "T", id)).routed === count);
-      const { queued, dropped } = await route(daemon, "T", id);
+      await until("they are routed", async () => (await routeTo(daemon, id)).routed === count);
+      const { queued, dropped } = await routeTo(daemon, id);
       expect(queued).toBeWithin(4_000, 4_300); // 4 MiB
       expect(dropped).toEqual({ full: count - queued });
       const wire = await (await daemon.startPuppet(id)).connect(); // says nothing: veecle lines
@@ -482,7 +437,7 @@ describe("An instance that does not read", () => {
       for (let i = first + 1; i < count; i++) {
         await expectNext("veecle", wire, "T", `${i} ${filler}`);
       }
-      expect(await route(daemon, "T", id)).toMatchObject({
+      expect(await routeTo(daemon, id)).toMatchObject({
         delivered: count - first,
         dropped: { full: first },
         queued: 0,
@@ -504,11 +459,11 @@ describe("An instance that does not read", () => {
       target.wire.pause();
       for (let i = 0; i < 20; i++) await send("x".repeat(100 * KIB)); // more than the kernel takes
       await daemon.stop(target.id);
-      expect((await route(daemon, "T", target.id)).dropped["target_gone"]).toBeGreaterThan(0);
-      const before = (await route(daemon, "T", target.id)).dropped["not_connected"] ?? 0;
+      expect((await routeTo(daemon, target.id)).dropped["target_gone"]).toBeGreaterThan(0);
+      const before = (await routeTo(daemon, target.id)).dropped["not_connected"] ?? 0;
       expect(before).toBeLessThan(2); // one that was cut when its connection ended
       await send("while it was stopped");
-      expect((await route(daemon, "T", target.id)).dropped["not_connected"]).toBe(before + 1);
+      expect((await routeTo(daemon, target.id)).dropped["not_connected"]).toBe(before + 1);
       const puppet = await daemon.startPuppet(target.id);
       await send("for the new one");
       const wire = await puppet.connect();
@@ -523,13 +478,10 @@ describe("An instance that does not read", () => {
       const payload = (i: number): string => `${i} ${"x".repeat(300 * KIB)}`;
       target.wire.pause();
       for (let i = 0; i < 10; i++) source.wire.send(native(KIND.data, "T", payload(i)));
-      await until(
-        "they are routed",
-        async () => (await route(daemon, "T", target.id)).routed === 10,
-      );
+      await until("they are routed", async () => (await routeTo(daemon, target.id)).routed === 10);
       target.wire.close();
       await until("it is gone", async () => !(await daemon.runtime(target.id)).connected);
-      const { delivered, queued, dropped } = await route(daemon, "T", target.id);
+      const { delivered, queued, dropped } = await routeTo(daemon, target.id);
       expect(dropped).toEqual({ not_connected: 1 });
       const wire = await target.puppet.connect();
       wire.send(native(KIND.hello, "", "{}"));
@@ -548,11 +500,11 @@ describe("An instance that does not read", () => {
       expect([kind, typeName]).toEqual([KIND.notice, "T"]);
       expect(JSON.parse(json.toString())).toMatchObject({ reason: "full", to: target.id });
       await until("all are routed", async () => {
-        return (await route(daemon, "T", target.id)).routed === 100;
+        return (await routeTo(daemon, target.id)).routed === 100;
       });
       target.wire.resume();
       let [messages, told] = [0, 0];
-      const { dropped } = await route(daemon, "T", target.id);
+      const { dropped } = await routeTo(daemon, target.id);
       while (messages + told < 100) {
         const frame = await nextFrame(target.wire);
         if (frame.kind === KIND.data) messages++;
