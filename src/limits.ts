@@ -134,3 +134,12 @@ export const NOTICE_INTERVAL_MS = 1_000;
 
 /** Pause before log lines that nobody read are offered again. */
 export const LOG_RETRY_MS = 50;
+
+/** Text of an error to an instance: with every character escaped it still fits into a Veecle line. */
+export const MAX_CONTROL_ERROR = 320;
+
+/** A chunk that takes longer to read than this is hard to read, and so will the next one be. */
+export const SLOW_READ_MS = 2;
+
+/** What of a chunk that is hard to read is read in one turn of the event loop. */
+export const SLICE_BYTES: number = 32 * KIB;

@@ -130,6 +130,7 @@ export class Orchestrator {
           }
         : undefined,
       after: host.after,
+      now: host.now,
     });
     const socket = this.#options.openSocket(id, (connection) => port.accept(connection));
     const supervisor = new Supervisor({

@@ -6,9 +6,12 @@
 import { messageChain, OrchestratorError } from "./errors.ts";
 import {
   DIALECT_WAIT_MS,
+  MAX_CONTROL_ERROR,
   MAX_FRAME_BYTES,
   MAX_PENDING_CONTROL,
   MAX_TYPE_NAME_BYTES,
+  SLICE_BYTES,
+  SLOW_READ_MS,
 } from "./limits.ts";
 import type { QuietLog, TargetLog } from "./log.ts";
 import {
@@ -43,6 +46,8 @@ export interface PortOptions {
   /** Carries out a control request, or throws; unprivileged instances have none. */
   readonly control: ((request: Request & { kind: "Start" | "Stop" }) => Promise<void>) | undefined;
   after(ms: number, action: () => void): () => void;
+  /** Milliseconds on a clock that is never set. */
+  now(): number;
 }
 
 /** The socket of one instance. */
@@ -56,6 +61,9 @@ export class Port implements MessageSink {
   #pendingControl = 0;
   /** A link with the policy `block` has no room: nothing is read from the instance. */
   #isWaiting = false;
+  /** The last chunk took long: the next ones are read a slice a turn, so that others have theirs. */
+  #isSlow = false;
+  #rest: Buffer | undefined;
 
   constructor(options: PortOptions) {
     this.#options = options;
@@ -94,7 +102,10 @@ export class Port implements MessageSink {
         if (this.#connection === connection) outbox.drain();
       },
       end: () => connection.close(),
-      close: () => this.#closed(connection, "instance disconnected"),
+      close: () => {
+        this.#readRest(connection);
+        this.#closed(connection, "instance disconnected");
+      },
     };
   }
 
@@ -102,6 +113,7 @@ export class Port implements MessageSink {
   reset(): void {
     const connection = this.#connection;
     if (connection === undefined) return;
+    this.#readRest(connection);
     this.#closed(connection, "instance connection ended");
     connection.close();
   }
@@ -155,13 +167,40 @@ export class Port implements MessageSink {
   }
 
   #pace(): void {
-    const isHeld = this.#isWaiting || this.#pendingControl >= MAX_PENDING_CONTROL;
+    const isHeld =
+      this.#isWaiting || this.#rest !== undefined || this.#pendingControl >= MAX_PENDING_CONTROL;
     if (isHeld) this.#connection?.pause();
     else this.#connection?.resume();
   }
 
+  /** Reads a chunk; what is slow to read, a slice of it, and the rest in later turns. */
   #receive(connection: Connection, chunk: Buffer): void {
     if (this.#connection !== connection) return;
+    const { now, after } = this.#options;
+    const begin = now();
+    const isSliced = this.#isSlow && chunk.length > SLICE_BYTES;
+    this.#read(connection, isSliced ? chunk.subarray(0, SLICE_BYTES) : chunk);
+    this.#isSlow = now() - begin > SLOW_READ_MS;
+    if (!isSliced || this.#connection !== connection) return;
+    this.#rest = chunk.subarray(SLICE_BYTES);
+    this.#pace();
+    after(0, () => {
+      const rest = this.#rest;
+      if (this.#connection !== connection || rest === undefined) return;
+      this.#rest = undefined;
+      this.#receive(connection, rest);
+      this.#pace();
+    });
+  }
+
+  /** What was received but not read yet is read now: the connection ends. */
+  #readRest(connection: Connection): void {
+    const rest = this.#rest;
+    this.#rest = undefined;
+    if (rest !== undefined && this.#connection === connection) this.#read(connection, rest);
+  }
+
+  #read(connection: Connection, chunk: Buffer): void {
     const { router, telemetry } = this.#options;
     try {
       this.#reader ??= this.#open(chunk[0]);
@@ -215,6 +254,7 @@ export class Port implements MessageSink {
     this.#cancelWait();
     this.#connection = undefined;
     this.#reader = undefined;
+    this.#rest = undefined;
     this.#options.outbox.detach();
     this.#options.log.info("run", message, { id: this.#id });
   }
@@ -233,7 +273,7 @@ export class Port implements MessageSink {
       await control(request);
       return request.kind === "Start" ? "Started" : "Stopped";
     } catch (error) {
-      return { Error: messageChain(error).join(": ") };
+      return { Error: messageChain(error).join(": ").slice(0, MAX_CONTROL_ERROR) };
     }
   }
 

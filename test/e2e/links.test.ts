@@ -170,3 +170,25 @@ test("one that floods holds up no request and no other pair (R24)", () =>
     expect(median(requests)).toBeLessThan(50);
     expect(median(rounds)).toBeLessThan(50);
   }));
+
+test("lines that are hard to read arrive all and in order, and hold up no request (R24)", () =>
+  withDaemon(async (daemon) => {
+    const [source, target] = [await daemon.puppet(), await daemon.puppet()];
+    const [from, to] = [await source.connect(), await target.connect()];
+    await daemon.ok({ Link: { type_name: "T", to: target.id, queue: "64MiB" } });
+    const count = 20_000;
+    const loose = (i: number): string => `{ "Storable": { "value": "${i}", "type_name": "T" } }\n`;
+    from.send(Array.from({ length: count }, (_, i) => loose(i)).join(""));
+    const control = await daemon.control();
+    let slowest = 0;
+    for (let requests = 0; requests < 20; requests++) {
+      const begin = performance.now();
+      await control.ok("Version");
+      slowest = Math.max(slowest, performance.now() - begin);
+    }
+    for (let i = 0; i < count; i++) {
+      expect((await nextMessage("veecle", to)).payload).toBe(`${i}`);
+    }
+    expect(slowest).toBeLessThan(1_000); // a bound of sanity: machines that run tests are loaded
+    expect(await route(daemon, target.id)).toMatchObject({ delivered: count, dropped: {} });
+  }));
