@@ -96,7 +96,11 @@ async function runRow(
     for (let round = 0; round < rounds; round++) {
       // Every other time in reverse, so that a machine that slows down favours nobody.
       const turns = round % 2 === 0 ? [...stages] : [...stages].reverse();
-      for (const [kind, stage] of turns) done[kind].push(await stage.run(count));
+      for (const [kind, stage] of turns) {
+        // Processes that were idle get their memory and caches back before the clock runs.
+        if (row.runIn > 0 && !isSmoke) await stage.run(row.runIn);
+        done[kind].push(await stage.run(count));
+      }
     }
     const dropped = (await stages.get("ours")?.audit()) ?? 0;
     return row.figures.map((figure) => summarise(figure, done, dropped));
@@ -178,7 +182,7 @@ async function main(argv: readonly string[]): Promise<number> {
   const busy = (100 * (await busyShare())).toFixed(0);
   console.log(
     `${cpus()[0]?.model}, ${cpus().length} cores, Bun ${Bun.version}, ` +
-      `${rounds} rounds, ${busy} % busy with other work before\n`,
+      `rounds: ${rounds}, busy with other work before: ${busy} %\n`,
   );
   if (ONE_CORE.length === 0) console.log("There is no taskset: round trips are on all cores.\n");
   console.log(formatHeader());

@@ -13,12 +13,13 @@ const STOP_MS = 20_000;
 export class DaemonProcess {
   readonly #process: Bun.Subprocess;
   readonly #client: ControlClient;
-  readonly #kill = (): void => this.#process.kill("SIGKILL");
+  /** If the bench ends before its time: the daemon ends its instances by itself. */
+  readonly #end = (): void => this.#process.kill("SIGTERM");
 
   private constructor(process_: Bun.Subprocess, client: ControlClient) {
     this.#process = process_;
     this.#client = client;
-    process.on("exit", this.#kill);
+    process.on("exit", this.#end);
   }
 
   /** Starts a daemon whose sockets and log are in `folder`, with the words of `prefix` before it. */
@@ -57,11 +58,11 @@ export class DaemonProcess {
   /** Ends it as a service manager would. @throws if it does not end */
   async stop(): Promise<void> {
     this.#client.close();
-    this.#process.kill("SIGTERM");
-    const timer = setTimeout(this.#kill, STOP_MS);
+    this.#end();
+    const timer = setTimeout(() => this.#process.kill("SIGKILL"), STOP_MS);
     await this.#process.exited;
     clearTimeout(timer);
-    process.off("exit", this.#kill);
+    process.off("exit", this.#end);
     if (this.#process.exitCode !== 0) throw new Error("The daemon did not end as it should");
   }
 }

@@ -85,7 +85,7 @@ interface Expectation {
 const LOAD = join(import.meta.dir, "load.ts");
 const RELAY = join(import.meta.dir, "relay.ts");
 const ECHO_PERIOD = 1024;
-const ROUND_MS = 30_000;
+const ROUND_MS = 20_000;
 const CONNECT_MS = 20_000;
 const PATH = process.env["PATH"] ?? "/usr/bin:/bin";
 
@@ -145,18 +145,11 @@ export class LoadStage implements Stage {
     if (!isEcho) await Promise.all(this.#expectations.map((one) => arm(one, count)));
     const startedAt = performance.now();
     const length = messageBytes(this.#layout.from, this.#layout.payloadBytes);
-    const sources = this.#sources.map((source) =>
-      source.ask(
-        isEcho ? { kind: "ask", count } : { kind: "send", bytes: count * length },
-        ROUND_MS,
-      ),
-    );
-    for (const source of sources) source.catch(() => {}); // awaited below; a consumer may be first
-    const reports = isEcho
-      ? await Promise.all(sources)
-      : await Promise.all(this.#expectations.map(({ helper }) => helper.next(ROUND_MS)));
+    for (const source of this.#sources) {
+      source.tell(isEcho ? { kind: "ask", count } : { kind: "send", bytes: count * length });
+    }
+    const reports = await Promise.all(this.#expectations.map(({ helper }) => outcome(helper)));
     const elapsedMs = performance.now() - startedAt;
-    await Promise.all(sources);
     this.#sent += count * this.#sources.length;
     let bytes = 0;
     let crc = 0;
@@ -175,6 +168,7 @@ export class LoadStage implements Stage {
       crc = crc32(String(report.crc), crc);
     }
     this.#arrived += messages;
+    if (!isEcho) await Promise.all(this.#sources.map((source) => source.next(ROUND_MS)));
     const p50 = median(reports.map((report) => report.p50 ?? 0));
     const p99 = median(reports.map((report) => report.p99 ?? 0));
     return { elapsedMs, count: messages, bytes, crc, p50, p99 };
@@ -355,6 +349,11 @@ export class LoadStage implements Stage {
       }
     }
   }
+}
+
+/** What has come when all has, or when nothing more is to be expected. */
+function outcome(helper: Helper): Promise<Report> {
+  return helper.next(ROUND_MS).catch(() => helper.ask({ kind: "status" }));
 }
 
 async function arm(

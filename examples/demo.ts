@@ -6,7 +6,8 @@
 //     ▲          └─► trace ──telemetry──► receiver  │
 //     └──Pong──────────────UDP──────────────────────┘
 //
-// Ends on Ctrl-C, or after ten seconds away from a terminal, and leaves nothing behind.
+// Ends on Ctrl-C, or after ten seconds away from a terminal, and leaves nothing behind. The daemons
+// end with the demo however it ends: `--no-orphans` sees to it.
 
 import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -19,11 +20,25 @@ import type { Info } from "../src/protocol.ts";
 
 const SECONDS_WITHOUT_TERMINAL = 10;
 const source = (file: string): string => join(import.meta.dir, "..", "src", file);
+const interrupted = Promise.withResolvers<"interrupted">();
+let isInterrupted = false;
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
+  process.on(signal, () => {
+    if (isInterrupted) process.exit(130); // asked twice: at once
+    isInterrupted = true;
+    interrupted.resolve("interrupted");
+  });
+}
 const folder = mkdtempSync(join(tmpdir(), "veecle-demo-"));
 const isTerminal = process.stdout.isTTY;
 let step = 0;
 
-const say = (text: string): void => console.log(`${String(++step).padStart(2)}. ${text}`);
+/** Explains a step that is done; the user may have had enough of them. */
+function say(text: string): void {
+  console.log(`${String(++step).padStart(2)}. ${text}`);
+  if (isInterrupted && running.length > 0) throw new Error("interrupted");
+}
+
 const note = (text: string): void => console.log(`${isTerminal ? "\r\x1b[K" : ""}    ${text}`);
 
 /** Hands whole lines of text to `take`, however the stream is cut. */
@@ -50,30 +65,40 @@ async function bundle(name: string): Promise<string> {
 
 interface Orchestrator {
   readonly name: string;
-  readonly control: string;
-  readonly ipc: string;
+  control: string;
+  ipc: string;
   readonly process: Bun.Subprocess<"ignore", "ignore", "pipe">;
 }
 
 /** Starts a daemon and waits until it says where it listens; its warnings are shown. */
 async function startOrchestrator(name: string, options: string[]): Promise<Orchestrator> {
   const child = Bun.spawn({
-    cmd: [process.execPath, source("daemon.ts"), "--ipc-socket", "127.0.0.1:0", ...options],
+    cmd: [
+      ...[process.execPath, "--no-orphans", source("daemon.ts")],
+      ...["--ipc-socket", "127.0.0.1:0", ...options],
+    ],
     env: { ...process.env, XDG_RUNTIME_DIR: folder, VEECLE_ORCHESTRATOR_LOG: "info" },
     stdin: "ignore",
     stdout: "ignore",
     stderr: "pipe",
     detached: true, // Ctrl-C is for us: we end the daemons in order
   });
+  const orchestrator: Orchestrator = { name, process: child, control: "", ipc: "" };
+  running.push(orchestrator);
+  child.exited.then((code) => {
+    if (running.includes(orchestrator)) {
+      note(`${name}: the orchestrator ended (${child.signalCode ?? `code ${code}`})`);
+    }
+  });
   const ready = Promise.withResolvers<Orchestrator>();
   const log: string[] = [];
-  let ipc = "";
   const scan = textLines((line) => {
     log.push(line);
     const socket = /socket="?([^" ]+)"?$/.exec(line)?.[1] ?? "";
-    if (line.includes("other orchestrators socket=")) ipc = socket;
+    if (line.includes("other orchestrators socket=")) orchestrator.ipc = socket;
     else if (line.includes("listening socket=")) {
-      ready.resolve({ name, control: socket, ipc, process: child });
+      orchestrator.control = socket;
+      ready.resolve(orchestrator);
     } else if (/^\S+ +(WARN|ERROR) /.test(line)) note(`${name}: ${line.slice(28)}`);
   });
   (async () => {
@@ -139,26 +164,32 @@ async function countRounds(client: ControlClient, ping: string): Promise<number>
 
 /** Shows rounds per second until Ctrl-C, or for a while; returns how many there were. */
 async function watch(client: ControlClient, ping: string): Promise<number> {
-  const ended = Promise.withResolvers<"ended">();
-  for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => ended.resolve("ended"));
   let rounds = await countRounds(client, ping);
   let since = performance.now();
+  let quietSeconds = 0;
   for (let seconds = 0; isTerminal || seconds < SECONDS_WITHOUT_TERMINAL; seconds++) {
-    if ((await Promise.race([ended.promise, Bun.sleep(1000)])) === "ended") break;
+    if ((await Promise.race([interrupted.promise, Bun.sleep(1000)])) === "interrupted") break;
     const now = await countRounds(client, ping);
     const rate = Math.round(((now - rounds) * 1000) / (performance.now() - since));
+    quietSeconds = now > rounds ? 0 : quietSeconds + 1;
     rounds = now;
     since = performance.now();
     const line = `${rate} rounds per second, ${rounds} in all`;
     if (isTerminal) process.stdout.write(`\r\x1b[K    ${line} (Ctrl-C ends)`);
     else note(line);
+    if (quietSeconds === 2) note("no rounds any more: see what runs with the commands above");
   }
-  return rounds;
+  return countRounds(client, ping);
 }
 
-async function main(orchestrators: Orchestrator[]): Promise<void> {
+/** What is to be ended, whatever happens. */
+const running: Orchestrator[] = [];
+let receiver: ReturnType<typeof receiveTelemetry> | undefined;
+let client: ControlClient | undefined;
+
+async function main(): Promise<void> {
   const begin = performance.now();
-  const receiver = receiveTelemetry();
+  receiver = receiveTelemetry();
   say(`a telemetry receiver listens on ${receiver.address}`);
   const telemetry = ["--telemetry-socket", receiver.address];
   const [a, b, ping, pong, trace] = await Promise.all([
@@ -168,7 +199,6 @@ async function main(orchestrators: Orchestrator[]): Promise<void> {
     bundle("pong"),
     bundle("trace"),
   ]);
-  orchestrators.push(a, b);
   say(`orchestrator A: control over TCP on ${a.control}, messages over UDP on ${a.ipc}`);
   say(`orchestrator B: control over ${b.control}, messages over UDP on ${b.ipc}`);
   const pingId = await add(a, ping);
@@ -188,28 +218,35 @@ async function main(orchestrators: Orchestrator[]): Promise<void> {
   );
   note(`bun run cli --socket ${a.control} runtime list`);
   note(`bun run cli --socket ${b.control} runtime stdout ${pongId}`);
-  const client = await ControlClient.connect(parseAddress(a.control));
+  client = await ControlClient.connect(parseAddress(a.control));
   const rounds = await watch(client, pingId);
   if (isTerminal) console.log();
-  client.close();
-  await stop(orchestrators.splice(0));
-  receiver.stop();
+  await stop();
   say(`stopped everything: ${rounds} rounds, ${receiver.count()} lines of telemetry`);
-  if (rounds === 0) throw new Error("no round came to its end");
+  if (rounds === 0 && !isInterrupted) throw new Error("no round came to its end");
 }
 
-async function stop(orchestrators: Orchestrator[]): Promise<void> {
-  for (const orchestrator of orchestrators) orchestrator.process.kill("SIGTERM");
-  await Promise.all(orchestrators.map((orchestrator) => orchestrator.process.exited));
+/** Ends what runs; a daemon that does not end in time is killed. */
+async function stop(): Promise<void> {
+  client?.close();
+  const ending = running.splice(0).map(({ process: daemon }) => {
+    daemon.kill("SIGTERM");
+    const timer = setTimeout(() => daemon.kill("SIGKILL"), 15_000);
+    return daemon.exited.finally(() => clearTimeout(timer));
+  });
+  await Promise.all(ending);
+  receiver?.stop();
 }
 
-const running: Orchestrator[] = [];
 try {
-  await main(running);
+  await main();
 } catch (error) {
-  console.error(`the demo failed: ${(error as Error).message}`);
-  process.exitCode = 1;
+  if (!isInterrupted) {
+    console.error(`the demo failed: ${(error as Error).message}`);
+    process.exitCode = 1;
+  }
 } finally {
-  await stop(running);
+  await stop();
   rmSync(folder, { recursive: true, force: true });
 }
+process.exit();

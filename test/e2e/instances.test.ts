@@ -11,13 +11,18 @@ setDefaultTimeout(30_000);
 
 const GRACE_MS = 5_000;
 
-/** Whether a process still runs (a zombie does not). */
-function isAlive(pid: number): boolean {
+/** The state of a process as one letter (`S` sleeps, `T` is stopped, `Z` is dead), or undefined. */
+function stateOf(pid: number): string | undefined {
   try {
-    return !/^\d+ \(.*\) [ZX]/.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return stat[stat.lastIndexOf(")") + 2];
   } catch {
-    return false;
+    return undefined;
   }
+}
+
+function isAlive(pid: number): boolean {
+  return !["Z", "X", undefined].includes(stateOf(pid));
 }
 
 /** Starts a program and returns the numbers that it prints behind "ready". */
@@ -149,6 +154,7 @@ describe("A stop", () => {
       const [forkerPid, childPid] = await startReady(daemon, forker);
       const frozen = await daemon.puppet();
       process.kill(frozen.pid, "SIGSTOP");
+      await until("it is frozen", () => stateOf(frozen.pid) === "T");
       const controls = [await daemon.control(), await daemon.control(), await daemon.control()];
       const ids = [stubborn, forker, frozen.id];
       const start = performance.now();
@@ -246,10 +252,10 @@ describe("A start", () => {
       },
       {
         env: {
-          VEECLE_ORCHESTRATOR_SOCKET: "/tmp/secret",
+          VEECLE_ORCHESTRATOR_SOCKET: "/nowhere/control.socket",
           VEECLE_ORCHESTRATOR_LOG: "info",
           VEECLE_TELEMETRY_SOCKET: "127.0.0.1:1",
-          VEECLE_IPC_SOCKET: "/tmp/of-an-outer-orchestrator",
+          VEECLE_IPC_SOCKET: "/nowhere/outer.socket",
           VEECLE_RUNTIME_ID: "outer",
           VEECLE_SOMETHING_ELSE: "kept",
         },
@@ -265,7 +271,9 @@ describe("A start", () => {
       const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
       const [, , group, session] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
       expect([Number(group), Number(session)]).toEqual([pid, pid]);
-      expect(readdirSync(`/proc/${pid}/fd`).sort()).toEqual(["0", "1", "2"]);
+      // For a moment the program itself has a library open.
+      const descriptors = (): string => readdirSync(`/proc/${pid}/fd`).sort().join(" ");
+      await until("it has three descriptors", () => descriptors() === "0 1 2");
       expect(readlinkSync(`/proc/${pid}/fd/0`)).toBe("/dev/null");
       const status = readFileSync(`/proc/${pid}/status`, "utf8");
       expect(status).toMatch(/^SigBlk:\s+0+$/m);

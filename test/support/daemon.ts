@@ -260,7 +260,7 @@ export class Daemon {
     return this.process.signalCode ?? this.process.exitCode ?? "nothing";
   }
 
-  /** Ends the daemon as a user does, and checks that it leaves nothing. */
+  /** Ends the daemon as a user does, and checks that it leaves nothing and met no defect. */
   async stopAll(): Promise<void> {
     if (this.isRunning) {
       this.signal("SIGTERM");
@@ -273,16 +273,18 @@ export class Daemon {
     );
     const files = readdirSync(this.runFolder);
     if (files.length > 0) throw new Error(`The daemon left ${files.join(", ")}`);
+    if (/\bdefect\b/i.test(this.log)) throw new Error("The daemon's log tells of a defect");
   }
 
   async audit(): Promise<void> {
     if (this.isRunning) {
       const { runtimes } = await this.info();
-      for (const { pid, id } of this.processes()) {
-        if (runtimes[id]?.running !== true) {
-          throw new Error(`Process ${pid} of instance ${id} runs, and is not listed as running`);
-        }
-      }
+      const strangers = (): { pid: number; id: string }[] =>
+        this.processes().filter(({ id }) => runtimes[id]?.running !== true);
+      await until(
+        () => `no process runs that is not listed, and there are ${JSON.stringify(strangers())}`,
+        () => strangers().length === 0,
+      );
       await this.ok("Clear", 12_000);
       this.#control = undefined;
       for (const wire of this.#wires) wire.close();
