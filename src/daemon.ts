@@ -117,7 +117,7 @@ export function parseDaemonOptions(
     }));
   } catch (error) {
     throw new OrchestratorError("misuse", `Cannot start: ${(error as Error).message}`, {
-      hint: "see veecle-orchestrator daemon --help",
+      hint: "--help prints all options",
     });
   }
   if (values["help"] === true) return USAGE;
@@ -253,13 +253,16 @@ async function claimSocket(path: string, env: DaemonOptions["env"]): Promise<Fil
     makePrivateFolder(folder);
   }
   const lock = tryLock(`${path}.lock`);
-  const refuse = (reason: string): OrchestratorError =>
-    new OrchestratorError("already_exists", `Cannot listen on ${path}: ${reason}`, {
-      hint: "stop the other one, or give this one its own --control-socket",
-    });
+  const refuse = (
+    reason: string,
+    hint: string = "stop the other one, or give this one its own --control-socket",
+  ): OrchestratorError =>
+    new OrchestratorError("already_exists", `Cannot listen on ${path}: ${reason}`, { hint });
   if (lock === undefined) throw refuse("another daemon serves it");
   try {
-    if (isOtherFile(path)) throw refuse("a file that is not a socket stands there");
+    if (isOtherFile(path)) {
+      throw refuse("a file that is not a socket stands there", "choose another --control-socket");
+    }
     if (await isServed(path)) throw refuse("another program serves it");
     return lock;
   } catch (error) {

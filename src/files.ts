@@ -16,7 +16,7 @@ import {
   writeSync,
 } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 
 import { OrchestratorError, systemCode } from "./errors.ts";
 import { LOG_RETRY_MS, MAX_LOG_BACKLOG_BYTES } from "./limits.ts";
@@ -65,11 +65,13 @@ export function tryLock(path: string): FileLock | undefined {
 }
 
 function explainLock(error: unknown, path: string): unknown {
-  const folder = join(path, "..");
+  const folder = dirname(resolve(path));
   const found = statSync(folder, { throwIfNoEntry: false });
   if (found === undefined) return new Error(`the folder ${folder} does not exist`);
   if (!found.isDirectory()) return new Error(`${folder} is not a folder`);
-  return new Error(`the folder ${folder} is not writable (${(error as Error).message})`);
+  return (error as { code?: unknown }).code === "SQLITE_CANTOPEN"
+    ? new Error(`the folder ${folder} is not writable`)
+    : error;
 }
 
 /**

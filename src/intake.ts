@@ -155,6 +155,12 @@ export class Intake {
     for (let line = start; line < end;) {
       const next = chunk.indexOf(NEWLINE, line) + 1;
       const text = chunk.subarray(line, lineTextEnd(chunk, line, next));
+      if (text.length > MAX_REQUEST_BYTES) {
+        throw new OrchestratorError(
+          "limit_exceeded",
+          `Cannot read line: it is longer than ${MAX_REQUEST_BYTES} bytes`,
+        );
+      }
       line = next;
       const upload = this.#decode(text);
       if (upload !== undefined && upload.length > 0) {

@@ -143,3 +143,6 @@ export const SLOW_READ_MS = 2;
 
 /** What of a chunk that is hard to read is read in one turn of the event loop. */
 export const SLICE_BYTES: number = 32 * KIB;
+
+/** Of standard error, what is kept of an instance to say why it ended. */
+export const LAST_WORDS_BYTES = 300;

@@ -3,7 +3,7 @@
 // Never holds a child up and never grows: what nobody follows is forgotten, and a follower that
 // reads too slowly loses its oldest lines and is told how many. Issues no system call.
 
-import { MAX_FOLLOWER_BYTES, MAX_OUTPUT_LINE_BYTES } from "./limits.ts";
+import { LAST_WORDS_BYTES, MAX_FOLLOWER_BYTES, MAX_OUTPUT_LINE_BYTES } from "./limits.ts";
 import { NEWLINE } from "./lines.ts";
 
 /** One reader of an instance's output. */
@@ -117,6 +117,8 @@ export interface OutputSink {
   append(stream: "stdout" | "stderr", chunk: Uint8Array): void;
   /** Nobody can write any more: a last line without an end is finished. */
   end(): void;
+  /** The last line on standard error, cut to what fits into a log line: why it ended, perhaps. */
+  lastWords(): string | undefined;
 }
 
 /** The output of one instance, across its restarts. */
@@ -126,15 +128,22 @@ export class Output {
   /** For a new process, whose lines must not mix with those of its predecessor. */
   open(): OutputSink {
     const streams = { stdout: new LineJoiner(), stderr: new LineJoiner() };
+    let last: Buffer | undefined;
+    const publish = (stream: "stdout" | "stderr", region: Buffer | undefined): void => {
+      if (region === undefined) return;
+      if (stream === "stderr") last = Buffer.from(region.subarray(-LAST_WORDS_BYTES));
+      this.#publish(region);
+    };
     return {
       append: (stream, chunk) => {
         const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length);
-        this.#publish(streams[stream].push(bytes));
+        publish(stream, streams[stream].push(bytes));
       },
       end: () => {
-        this.#publish(streams.stdout.end());
-        this.#publish(streams.stderr.end());
+        publish("stdout", streams.stdout.end());
+        publish("stderr", streams.stderr.end());
       },
+      lastWords: () => last?.toString().trimEnd().split("\n").at(-1),
     };
   }
 
@@ -153,8 +162,7 @@ export class Output {
     this.#followers.clear();
   }
 
-  #publish(region: Buffer | undefined): void {
-    if (region === undefined) return;
+  #publish(region: Buffer): void {
     for (const follower of this.#followers) follower.push(region);
   }
 }

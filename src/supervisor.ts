@@ -33,6 +33,8 @@ export class Supervisor {
   #pid: number | undefined;
   #exit: Exit | undefined;
   #hasExited = true;
+  /** The last exit was asked for. */
+  #wasStopped = false;
   #releaseOutput: () => void = () => {};
   #cancelTimer: () => void = () => {};
   #stop: PromiseWithResolvers<void> | undefined;
@@ -78,13 +80,20 @@ export class Supervisor {
     if (action !== "spawn") throw this.#refusal("start", action);
     let child: ReturnType<Host["spawn"]>;
     const output = this.#output.open();
+    let stillOpen = 2; // the process, and its output
     try {
       child = this.#host.spawn({
         path: this.#path,
         env: this.#env,
-        onExit: (exit) => this.#exited(child.pid, exit),
+        onExit: (exit) => {
+          this.#exited(child.pid, exit);
+          if (--stillOpen === 0) this.#explain(child.pid, output.lastWords());
+        },
         onOutput: output.append,
-        onOutputEnd: output.end,
+        onOutputEnd: () => {
+          output.end();
+          if (--stillOpen === 0) this.#explain(child.pid, output.lastWords());
+        },
       });
     } catch (error) {
       throw this.#cannot("start", error);
@@ -131,6 +140,7 @@ export class Supervisor {
     this.#exit = exit;
     this.#hasExited = true;
     const wasStopping = this.#state === "stopping";
+    this.#wasStopped = wasStopping;
     const fields = { id: this.#id, pid, status: formatExit(exit) };
     if (wasStopping) {
       this.#log.info(STOP_SPANS, "child stop exit status", {
@@ -146,6 +156,18 @@ export class Supervisor {
       this.#host.signalGroup(pid, "SIGKILL");
     }
     if (wasStopping) this.#look();
+  }
+
+  /** A process that failed by itself may have said why; its output ends about when it does. */
+  #explain(pid: number, lastWords: string | undefined): void {
+    const hasFailed = this.#exit !== undefined && this.#exit.code !== 0;
+    if (pid !== this.#pid || this.#state !== "stopped" || this.#wasStopped) return;
+    if (!hasFailed || lastWords === undefined) return;
+    this.#log.warn("run", "last line on standard error of the child that failed", {
+      id: this.#id,
+      pid,
+      line: lastWords,
+    });
   }
 
   /** While stopping: is anything of the group left? Looks again as long as there is. */

@@ -62,8 +62,14 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
         own ??
         `see what is there with "${CLI} ${asked?.command === "link remove" ? "link" : "runtime"} list"`
       );
-    case "cannot_run":
+    case "cannot_run": {
+      const reasons = messageChain(error).join(" ");
+      if (reasons.includes("is it executable?")) return "make it executable with chmod +x";
+      if (reasons.includes("not a program")) {
+        return "is it built for this machine? a script begins with #! and its interpreter";
+      }
       return `check the path with "${CLI} runtime list", or add it again with --copy`;
+    }
     case "wrong_state":
       if (asked?.command === "runtime start" || asked?.command === "runtime remove") {
         return `stop it first with "${CLI} runtime stop ${shellWord(id)}"`;

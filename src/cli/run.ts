@@ -41,6 +41,24 @@ export class Session {
     return this.#client;
   }
 
+  /**
+   * A new connection in place of one that has ended. A daemon ends a stream when its instance is
+   * removed, and every connection when it dies: only asking again tells which.
+   * @throws `unreachable` if nobody answers any more, with `reason` before the cause
+   */
+  async reconnect(reason: string): Promise<void> {
+    this.#client?.close();
+    this.#client = undefined;
+    try {
+      await this.request({ kind: "Version" });
+    } catch (error) {
+      if (!(error instanceof OrchestratorError)) throw error;
+      const hint = error.hint === undefined ? {} : { hint: error.hint };
+      const message = error.message.replace("Cannot reach", `Cannot reach (${reason})`);
+      throw new OrchestratorError(error.code, message, { cause: error.cause, ...hint });
+    }
+  }
+
   async request(request: Request): Promise<unknown> {
     return (await this.client()).request(request);
   }
@@ -173,11 +191,16 @@ async function follow(session: Session): Promise<void> {
   const id = await session.instance("ID");
   const client = await session.client();
   const stream = client.follow(id);
-  void session.terminal.outputClosed().then(() => client.close());
+  let isUnread = false;
+  void session.terminal.outputClosed().then(() => {
+    isUnread = true;
+    client.close();
+  });
   const newline = Buffer.from("\n");
   for await (const batch of stream.batches()) {
     await session.terminal.write(Buffer.concat(batch.flatMap((line) => [line, newline])));
   }
+  if (!isUnread) await session.reconnect("lost it while following the output");
 }
 
 async function clear(session: Session): Promise<number> {

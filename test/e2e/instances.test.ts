@@ -83,6 +83,13 @@ describe("The end of a process", () => {
       expect(daemon.zombies()).toEqual([]);
     }));
 
+  test("is logged with the last line on standard error, if it failed", () =>
+    withDaemon(async (daemon) => {
+      const id = await daemon.add(daemon.script("#!/bin/sh\necho out; echo why >&2; exit 3\n"));
+      await daemon.start(id);
+      await daemon.logged(/WARN .* that failed id=\S+ pid=\d+ line=why\n/);
+    }));
+
   test("leaves the instance free to be started again, many times", () =>
     withDaemon(async (daemon) => {
       const id = await daemon.add(daemon.program("crasher.sh", "code", 1));
