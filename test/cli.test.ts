@@ -245,6 +245,18 @@ describe("main() and `runtime stdout`", () => {
     expect(ran).toEqual({ code: 0, out: "one\n\n\x1b[31mred\n\xff\0\n", err: "" });
   });
 
+  test("says that the daemon is gone when that is why the stream has ended", async () => {
+    const daemon = new FakeDaemon((_body, connection) => {
+      connection.ok(null);
+      connection.frame("one");
+      connection.end();
+      daemon[Symbol.dispose]();
+    });
+    const ran = await run(argv(daemon));
+    expect(ran).toMatchObject({ code: 5, out: "one\n" });
+    expect(ran.err).toStartWith("error: Lost the orchestrator while following the output: ");
+  });
+
   test("Ctrl-C ends it with 130", async () => {
     const interrupted = Promise.withResolvers<void>();
     using daemon = new FakeDaemon((_body, connection) => {

@@ -54,7 +54,7 @@ export class Session {
     } catch (error) {
       if (!(error instanceof OrchestratorError)) throw error;
       const hint = error.hint === undefined ? {} : { hint: error.hint };
-      const message = error.message.replace("Cannot reach", `Cannot reach (${reason})`);
+      const message = `${reason}: ${error.message}`;
       throw new OrchestratorError(error.code, message, { cause: error.cause, ...hint });
     }
   }
@@ -200,7 +200,7 @@ async function follow(session: Session): Promise<void> {
   for await (const batch of stream.batches()) {
     await session.terminal.write(Buffer.concat(batch.flatMap((line) => [line, newline])));
   }
-  if (!isUnread) await session.reconnect("lost it while following the output");
+  if (!isUnread) await session.reconnect("Lost the orchestrator while following the output");
 }
 
 async function clear(session: Session): Promise<number> {
