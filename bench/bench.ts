@@ -13,25 +13,7 @@ import { messageChain } from "../src/errors.ts";
 import { type Figure, isRate, type Row, ROWS } from "./rows.ts";
 import { SideChannel } from "./side.ts";
 import { median, ONE_CORE, type Place, type Round, type Stage, type StageKind } from "./stage.ts";
-import { formatHeader, formatResult, formatSummary } from "./table.ts";
-
-/** What one figure came to. */
-export interface Result {
-  readonly figure: Figure;
-  readonly ours: number;
-  readonly bare: number;
-  /** With the load generators joined to each other; undefined if the row has none. */
-  readonly direct: number | undefined;
-  /** Of ours to the baseline: median, least and greatest of the pairs. */
-  readonly ratio: number;
-  readonly spread: readonly [number, number];
-  readonly isReached: boolean | undefined;
-  /** Work of all rounds of ours together; the checksum is that of each. */
-  readonly count: number;
-  readonly bytes: number;
-  readonly crc: number;
-  readonly dropped: number;
-}
+import { formatHeader, formatResult, formatSummary, type Result } from "./table.ts";
 
 export interface BenchOptions {
   readonly isSmoke: boolean;

@@ -1,7 +1,24 @@
 // The printed table of the benchmarks: one line for each figure, and what follows from all of them.
 
-import type { Result } from "./bench.ts";
-import { isRate } from "./rows.ts";
+import { type Figure, isRate } from "./rows.ts";
+
+/** What one figure came to. */
+export interface Result {
+  readonly figure: Figure;
+  readonly ours: number;
+  readonly bare: number;
+  /** With the load generators joined to each other; undefined if the row has none. */
+  readonly direct: number | undefined;
+  /** Of ours to the baseline: median, least and greatest of the pairs. */
+  readonly ratio: number;
+  readonly spread: readonly [number, number];
+  readonly isReached: boolean | undefined;
+  /** Work of all rounds of ours together; the checksum is that of each. */
+  readonly count: number;
+  readonly bytes: number;
+  readonly crc: number;
+  readonly dropped: number;
+}
 
 const WIDTHS = [52, 13, 13, 20, 7, 5, 13] as const;
 

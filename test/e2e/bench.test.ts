@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 
-import { type Result, runBench } from "../../bench/bench.ts";
+import { runBench } from "../../bench/bench.ts";
+import type { Result } from "../../bench/table.ts";
 import { ROWS } from "../../bench/rows.ts";
 
 // Wrong bytes, a wrong count, or accounts that disagree with the work make `runBench` throw.
