@@ -146,3 +146,6 @@ export const SLICE_BYTES: number = 32 * KIB;
 
 /** Of standard error, what is kept of an instance to say why it ended. */
 export const LAST_WORDS_BYTES = 300;
+
+/** Silence of a TCP connection before the system asks whether its peer is still there. */
+export const KEEP_ALIVE_MS = 30_000;

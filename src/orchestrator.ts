@@ -185,6 +185,12 @@ export class Orchestrator {
   remove(id: InstanceId): void {
     const instance = this.#find(id, "remove");
     const { state, pid } = instance.supervisor;
+    if (instance.isRemoving) {
+      throw new OrchestratorError(
+        "wrong_state",
+        `Cannot remove instance "${id}": it is being removed already`,
+      );
+    }
     if (state !== "stopped") {
       throw new OrchestratorError(
         "wrong_state",
@@ -237,7 +243,10 @@ export class Orchestrator {
 
   /** @throws `not_found` */
   unlink(key: LinkKey): void {
-    if (this.#router.removeLink(key)) return;
+    if (this.#router.removeLink(key)) {
+      this.#forgetPeers();
+      return;
+    }
     const from = key.from === undefined ? "" : ` from ${key.from}`;
     throw new OrchestratorError(
       "not_found",
@@ -257,6 +266,7 @@ export class Orchestrator {
     const instances = [...this.#instances.values()];
     for (const instance of instances) instance.isRemoving = true;
     for (const { key } of [...this.#router.links()]) this.#router.removeLink(key);
+    this.#forgetPeers();
     const faults = await this.#stopAll(instances);
     for (const instance of instances) {
       if (instance.supervisor.state === "stopped") this.#discard(instance);
@@ -283,7 +293,13 @@ export class Orchestrator {
 
   /** Sends SIGKILL to everything, without an answer. */
   kill(): void {
-    for (const { supervisor } of this.#instances.values()) supervisor.kill();
+    for (const { supervisor } of this.#instances.values()) {
+      try {
+        supervisor.kill();
+      } catch (error) {
+        this.#options.onFault(error); // one that may not be signalled must not save the others
+      }
+    }
   }
 
   info(): Info {
@@ -319,6 +335,7 @@ export class Orchestrator {
   }
 
   #discard(instance: Instance): void {
+    if (this.#instances.get(instance.id) !== instance) return; // removed by somebody else meanwhile
     this.#instances.delete(instance.id);
     this.#router.removeInstance(instance.id);
     instance.port.reset();
@@ -327,6 +344,12 @@ export class Orchestrator {
     instance.supervisor.release();
     instance.output.end();
     if (instance.uploaded) removeFile(instance.path);
+  }
+
+  /** Other orchestrators to which no link leads any more. */
+  #forgetPeers(): void {
+    const used = new Set([...this.#router.links()].map(({ target }) => target));
+    for (const [name, peer] of this.#peers) if (!used.has(peer)) this.#peers.delete(name);
   }
 
   #target(to: LinkTarget, subject: string): Target {

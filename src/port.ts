@@ -169,7 +169,8 @@ export class Port implements MessageSink {
   #pace(): void {
     const isHeld =
       this.#isWaiting || this.#rest !== undefined || this.#pendingControl >= MAX_PENDING_CONTROL;
-    if (isHeld) this.#connection?.pause();
+    // The first byte is read in any case: it tells the dialect.
+    if (isHeld && this.#reader !== undefined) this.#connection?.pause();
     else this.#connection?.resume();
   }
 
@@ -211,6 +212,7 @@ export class Port implements MessageSink {
     } finally {
       router.flush();
       telemetry?.flush();
+      if (this.#isWaiting) this.#pace(); // a new connection of an instance that is held back
     }
   }
 

@@ -9,7 +9,7 @@ import type { Socket, TCPSocketListener, UnixSocketListener } from "bun";
 
 import { type Address, formatAddress, socketPathFault } from "./address.ts";
 import { OrchestratorError, systemCode } from "./errors.ts";
-import { CONNECT_TIMEOUT_MS, LINGER_MS } from "./limits.ts";
+import { CONNECT_TIMEOUT_MS, KEEP_ALIVE_MS, LINGER_MS } from "./limits.ts";
 
 /** What happens on a connection. Chunks are the handler's to keep. */
 export interface StreamHandlers {
@@ -118,6 +118,8 @@ function callbacks(onOpen: (socket: Socket<State>) => StreamHandlers, onFault: O
 export function listen(address: Address, accept: Accept, onFault: OnFault): Listener {
   let connections = 0;
   const socket = callbacks((opened) => {
+    // A peer that has vanished from the network is noticed even if nothing is sent.
+    if (address.kind === "tcp") opened.setKeepAlive(true, KEEP_ALIVE_MS);
     const peer =
       address.kind === "unix"
         ? `unix:${++connections}`

@@ -114,9 +114,9 @@ export class Supervisor {
   async stop(): Promise<void> {
     const { state, action } = step(this.#state, "stop");
     if (action === "interrupt") {
+      this.#signal("SIGINT"); // may throw: then nothing has changed
       this.#state = state;
       this.#stop = Promise.withResolvers<void>();
-      this.#host.signalGroup(this.#pid as number, "SIGINT");
       this.#cancelTimer = this.#host.after(STOP_GRACE_MS, () => this.#expired());
       if (this.#hasExited) this.#look();
     } else if (action !== "wait") throw this.#refusal("stop", action);
@@ -188,8 +188,21 @@ export class Supervisor {
       pid,
       grace_ms: STOP_GRACE_MS,
     });
-    this.#host.signalGroup(pid, "SIGKILL");
     this.#cancelTimer = this.#host.after(KILL_WAIT_MS, () => this.#stuck());
+    this.#signal("SIGKILL");
+  }
+
+  /** @throws `permission_denied`: a program that has changed its user may be out of our reach */
+  #signal(signal: "SIGINT" | "SIGKILL"): void {
+    try {
+      this.#host.signalGroup(this.#pid as number, signal);
+    } catch (cause) {
+      throw new OrchestratorError(
+        "permission_denied",
+        `Cannot stop instance ${JSON.stringify(this.#id)}: Cannot send ${signal} to its process group`,
+        { cause },
+      );
+    }
   }
 
   #stuck(): void {

@@ -162,6 +162,21 @@ describe("Supervisor.stop()", () => {
     expect([first.answer, second.answer]).toEqual(["stopped", "stopped"]);
   });
 
+  test("of a process out of our reach is refused, and changes nothing", async () => {
+    start();
+    const { signalGroup } = host;
+    host.signalGroup = () => {
+      throw Object.assign(new Error("EPERM"), { code: "EPERM", errno: -1 });
+    };
+    expect(await supervisor.stop().catch(String)).toContain("Cannot send SIGINT");
+    expect(supervisor.state).toBe("running");
+    host.signalGroup = signalGroup;
+    const stop = watch(supervisor.stop());
+    end(host.processes[0] as FakeProcess);
+    await settled();
+    expect(stop.answer).toBe("stopped");
+  });
+
   test("of one that does not run says how it ended", async () => {
     expect(await supervisor.stop().catch(String)).toContain("it is not running");
     end(start(), { code: 3 });

@@ -340,6 +340,19 @@ describe("Removal", () => {
       expect(Object.keys((await daemon.info()).runtimes)).toEqual([held.id]);
     }));
 
+  test("by clear takes only what was there: an id that is free again is somebody else's", () =>
+    withDaemon(async (daemon) => {
+      const [held, other] = [await daemon.puppet(), await daemon.add("/never-started")];
+      await held.holdOut();
+      const clearing = await daemon.control();
+      clearing.send("Clear");
+      await held.interrupted();
+      expect((await daemon.ask({ Remove: other })).code).toBe("wrong_state");
+      await held.exit();
+      expect(await clearing.answer()).toEqual({ Ok: null });
+      expect((await daemon.info()).runtimes).toEqual({});
+    }));
+
   test("of everything: clear stops and removes all instances and links", () =>
     withDaemon(async (daemon) => {
       const puppets = [await daemon.puppet(), await daemon.puppet(), await daemon.puppet()];
