@@ -80,8 +80,10 @@ export function socketPathFault(path: string): string | undefined {
 
 /** The spelling that `parseAddress` reads back. */
 export function formatAddress(address: Address): string {
-  if (address.kind === "unix") return address.path;
-  return address.host.includes(":")
-    ? `[${address.host}]:${address.port}`
-    : `${address.host}:${address.port}`;
+  return address.kind === "unix" ? address.path : formatHostPort(address.host, address.port);
+}
+
+/** `host:port`, with an IPv6 address in brackets. */
+export function formatHostPort(host: string, port: number): string {
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }

@@ -25,7 +25,7 @@ import {
   PROTOCOL_VERSION,
   type Request,
 } from "./protocol.ts";
-import type { Connection, StreamHandlers } from "./socket.ts";
+import { type Connection, DISCARD, type StreamHandlers } from "./socket.ts";
 
 export interface ControlOptions {
   readonly orchestrator: Orchestrator;
@@ -54,7 +54,7 @@ export class ControlServer {
       );
       connection.write(Buffer.from(`${encodeError(refusal, false)}\n`));
       connection.finish();
-      return { data() {}, drain() {}, end() {}, close() {} };
+      return DISCARD;
     }
     const control = new ControlConnection(this.#options, connection, this.#nextId++);
     this.#open.add(control);

@@ -19,6 +19,7 @@ import {
   socketPathFault,
   type TcpAddress,
 } from "./address.ts";
+import { VERSION } from "./cli/version.ts";
 import { defaultControlAddress } from "./client.ts";
 import { ControlServer } from "./control.ts";
 import { bindDatagram, type DatagramSocket } from "./datagram.ts";
@@ -39,7 +40,7 @@ import { FLUSH_MS, MAX_FRAME_BYTES } from "./limits.ts";
 import { Log, parseLogFilter } from "./log.ts";
 import { parseSize } from "./model.ts";
 import { Orchestrator } from "./orchestrator.ts";
-import { connect, listen, type Listener } from "./socket.ts";
+import { connect, DISCARD, listen, type Listener } from "./socket.ts";
 import { TelemetryExporter } from "./telemetry.ts";
 
 /** What a daemon is started with. */
@@ -121,7 +122,7 @@ export function parseDaemonOptions(
     });
   }
   if (values["help"] === true) return USAGE;
-  if (values["version"] === true) return "veecle-orchestrator 0.1.0\n";
+  if (values["version"] === true) return `veecle-orchestrator ${VERSION}\n`;
   const text = (key: string, variable?: string): string | undefined => {
     const value = values[key] ?? (variable === undefined ? undefined : env[variable]);
     return typeof value === "string" && value !== "" ? value : undefined;
@@ -273,11 +274,10 @@ async function claimSocket(path: string, env: DaemonOptions["env"]): Promise<Fil
 
 /** Whether anybody listens on a path; a socket that nobody serves, or that is not there, refuses. */
 async function isServed(path: string): Promise<boolean> {
-  const ignore = { data() {}, drain() {}, end() {}, close() {} };
   try {
     const connection = await connect(
       { kind: "unix", path },
-      () => ignore,
+      () => DISCARD,
       () => {},
     );
     connection.close();

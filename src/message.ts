@@ -33,6 +33,25 @@ export const HEADER_BYTES = 8;
 export const LINE_END = '"}}\n';
 const OUTER_START = '{"Storable":';
 
+/** The highest bit of each byte of a word. */
+export const HIGH_BITS: number = 0x80808080 | 0;
+
+/**
+ * One bit for each byte of a word that a JSON string cannot hold as it is: a quote, a backslash, a
+ * control character; perhaps also for a byte that is not ASCII. `^ 2` moves the quote next to the
+ * control characters, so that two comparisons find all three.
+ */
+export function specialBytes(word: number): number {
+  const controls = ((word ^ 0x02020202) | HIGH_BITS) - 0x21212121;
+  const escapes = ((word ^ 0x5c5c5c5c) | HIGH_BITS) - 0x01010101;
+  return ~(controls & escapes) & HIGH_BITS;
+}
+
+/** The place, 0 to 3, of the first byte that has its bit set. */
+export function firstByte(found: number): number {
+  return (31 - Math.clz32(found & -found)) >>> 3;
+}
+
 /** How the message of every error of a reader begins. */
 export const SUBJECT = "Cannot read message";
 

@@ -3,6 +3,7 @@
 
 import { isIPv4, isIPv6 } from "node:net";
 
+import { formatHostPort } from "./address.ts";
 import { MAX_QUEUE_BYTES, MAX_TOTAL_QUEUE_BYTES, MAX_TYPE_NAME_BYTES } from "./limits.ts";
 
 /** A registered runtime: a UUID in its canonical form, lower case with hyphens. */
@@ -72,10 +73,7 @@ export function parseTarget(text: string): LinkTarget | undefined {
 
 /** The one spelling of a target: the id, `127.0.0.1:2661` or `[::1]:2661`. */
 export function formatTarget(target: LinkTarget): string {
-  if (target.kind === "instance") return target.id;
-  return target.host.includes(":")
-    ? `[${target.host}]:${target.port}`
-    : `${target.host}:${target.port}`;
+  return target.kind === "instance" ? target.id : formatHostPort(target.host, target.port);
 }
 
 /** One link: messages of `typeName` from `from` (undefined: from any) go to `to`. */

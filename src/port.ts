@@ -30,7 +30,7 @@ import type { Notice } from "./notices.ts";
 import type { Outbox } from "./outbox.ts";
 import { decodeInstanceRequest, type Request } from "./protocol.ts";
 import type { Router, Source } from "./router.ts";
-import type { Connection, StreamHandlers } from "./socket.ts";
+import { type Connection, DISCARD, type StreamHandlers } from "./socket.ts";
 import type { TelemetryExporter } from "./telemetry.ts";
 
 /** What a port needs of the rest of the house. */
@@ -87,7 +87,7 @@ export class Port implements MessageSink {
         id: this.#id,
       });
       connection.close();
-      return { data() {}, drain() {}, end() {}, close() {} };
+      return DISCARD;
     }
     this.#connection = connection;
     log.info("run", "instance connected", { id: this.#id });

@@ -55,7 +55,8 @@ interface State {
   linger: ReturnType<typeof setTimeout> | undefined;
 }
 
-const DISCARD: StreamHandlers = { data() {}, drain() {}, end() {}, close() {} };
+/** For a connection that is refused: whatever happens on it is of no interest. */
+export const DISCARD: StreamHandlers = { data() {}, drain() {}, end() {}, close() {} };
 
 function wrap(socket: Socket<State>, peer: string): Connection {
   return {

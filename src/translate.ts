@@ -9,11 +9,18 @@
 import { isUtf8 } from "node:buffer";
 
 import { MAX_VEECLE_LINE_BYTES } from "./limits.ts";
-import { type Dialect, HEADER_BYTES, KIND, LINE_END } from "./message.ts";
+import {
+  type Dialect,
+  firstByte,
+  HEADER_BYTES,
+  HIGH_BITS,
+  KIND,
+  LINE_END,
+  specialBytes,
+} from "./message.ts";
 import type { TypeName } from "./typename.ts";
 
 const BLOCK_BYTES = 256 * 1024;
-const HIGH_BITS = 0x80808080 | 0;
 const BACKSLASH = 0x5c;
 const LINE_END_BYTES = Buffer.from(LINE_END);
 
@@ -94,7 +101,7 @@ export class Translator {
       const word = view.getInt32(i, true);
       out.setInt32(to, word, true);
       seen |= word;
-      const found = special(word);
+      const found = specialBytes(word);
       if (found === 0) {
         i += 4;
         to += 4;
@@ -129,7 +136,7 @@ export class Translator {
     while (i + 4 <= end) {
       const word = view.getInt32(i, true);
       out.setInt32(to, word, true);
-      const found = special(word);
+      const found = specialBytes(word);
       if (found === 0) {
         i += 4;
         to += 4;
@@ -164,18 +171,6 @@ export class Translator {
     this.#block = Buffer.allocUnsafeSlow(2 * bytes);
     this.#view = viewOf(this.#block);
   }
-}
-
-/** One bit for each byte of a word that is a quote, a backslash, a control character, or perhaps not ASCII. */
-function special(word: number): number {
-  const controls = ((word ^ 0x02020202) | HIGH_BITS) - 0x21212121;
-  const escapes = ((word ^ 0x5c5c5c5c) | HIGH_BITS) - 0x01010101;
-  return ~(controls & escapes) & HIGH_BITS;
-}
-
-/** The place of the first byte that has its bit set. */
-function firstByte(found: number): number {
-  return (31 - Math.clz32(found & -found)) >>> 3;
 }
 
 function writeEscaped(block: Buffer, at: number, byte: number): number {

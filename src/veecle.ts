@@ -16,10 +16,12 @@ import { LineScanner, lineTextEnd, NEWLINE, skipSpaceBack } from "./lines.ts";
 import {
   bad,
   encodeStorable,
+  firstByte,
   LINE_END,
   type MessageReader,
   type MessageSink,
   RunBuilder,
+  specialBytes,
   SUBJECT,
 } from "./message.ts";
 import { LINE_MIDDLE, LINE_START, Pattern, type TypeName, type TypeTable } from "./typename.ts";
@@ -210,29 +212,24 @@ function plainEnd(chunk: Buffer, start: number, end: number): number {
   return i;
 }
 
-const HIGH_BITS = 0x80808080 | 0;
-
 /** The characters that may follow a backslash; `\\u` and anything invalid go the careful way. */
 const ESCAPES = new Uint8Array(256);
 for (const character of '"\\/bfnrt') ESCAPES[character.charCodeAt(0)] = 1;
 
 /**
  * Where a line ends whose JSON string value starts at `start`, if it is valid and ends as usual;
- * else 0. Looks at four bytes at a time: `^ 2` moves the quote next to the control characters, so
- * that two comparisons find a quote, a control character or a backslash.
+ * else 0. Looks at four bytes at a time.
  */
 function valueEnd(chunk: Buffer, view: DataView, start: number, end: number): number {
   let i = start;
   while (i + 4 <= end) {
     const word = view.getInt32(i, true);
-    const controls = ((word ^ 0x02020202) | HIGH_BITS) - 0x21212121;
-    const escapes = ((word ^ 0x5c5c5c5c) | HIGH_BITS) - 0x01010101;
-    const found = ~(controls & escapes) & HIGH_BITS;
+    const found = specialBytes(word);
     if (found === 0) {
       i += 4;
       continue;
     }
-    i += (31 - Math.clz32(found & -found)) >>> 3;
+    i += firstByte(found);
     const byte = chunk[i] as number;
     if (byte === 0x5c) {
       if (ESCAPES[chunk[i + 1] as number] !== 1) return 0;
