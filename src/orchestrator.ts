@@ -399,6 +399,7 @@ function runtimeInfo(instance: Instance): RuntimeInfo {
     pid: supervisor.pid ?? null,
     connected: port.isConnected,
     dialect: port.dialect ?? null,
+    held: source.isHeld,
     exit:
       exit === undefined
         ? null

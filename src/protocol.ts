@@ -85,6 +85,8 @@ export interface RuntimeInfo {
   readonly pid: number | null;
   readonly connected: boolean;
   readonly dialect: "veecle" | "native" | null;
+  /** Not read from, because a link with the policy `block` has no room. */
+  readonly held: boolean;
   /** How the last process ended; null: it never ran, or runs for the first time. */
   readonly exit: { readonly code: number } | { readonly signal: string } | null;
   /** Messages received from it: routed to a link + unlinked + refused. */

@@ -50,6 +50,11 @@ export class Source implements Producer {
     this.#onWait = onWait;
   }
 
+  /** Whether a queue with the policy `block` has no room for it. */
+  get isHeld(): boolean {
+    return this.#fullQueues.size > 0;
+  }
+
   /** Whether it can wait for room in a queue. */
   get canWait(): boolean {
     return this.#onWait !== undefined;

@@ -19,6 +19,7 @@ const STOPPED = {
   pid: null,
   connected: false,
   dialect: null,
+  held: false,
   exit: null,
   messages: { received: 0, unlinked: 0, refused: 0 },
 };

@@ -22,6 +22,7 @@ function runtime(fields: Partial<RuntimeInfo> = {}): RuntimeInfo {
     pid: null,
     connected: false,
     dialect: null,
+    held: false,
     exit: null,
     messages: { received: 0, unlinked: 0, refused: 0 },
     ...fields,

@@ -58,6 +58,7 @@ describe.each(DIALECTS)("In the %s dialect", (dialect) => {
           pid: puppet.pid,
           connected: true,
           dialect: "native",
+          held: false,
           exit: null,
           messages: { received: 0, unlinked: 0, refused: 0 },
         },

@@ -73,8 +73,13 @@ test("a link that blocks holds its producer back, loses nothing, and disturbs no
     slow.wire.pause();
     const count = 2_000; // 20 MB: far more than the queue and the kernel take
     source.wire.send(numbered(count));
-    await until("the queue is over its bound", async () => {
-      return (await route(daemon, slow.id)).queued > 100;
+    let before = -1; // until nothing moves any more: the kernel takes some before it takes no more
+    await until("the producer is held back for good", async () => {
+      const { runtimes, routes } = await daemon.info();
+      const { routed } = routes.find(({ to }) => to === slow.id) as { routed: number };
+      const isStill = runtimes[source.id]?.held === true && routed === before;
+      before = routed;
+      return isStill;
     });
     other.wire.send(numbered(500));
     expect(await numbers(good.wire, 500)).toEqual(upTo(500));
