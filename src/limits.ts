@@ -149,3 +149,32 @@ export const LAST_WORDS_BYTES = 300;
 
 /** Silence of a TCP connection before the system asks whether its peer is still there. */
 export const KEEP_ALIVE_MS = 30_000;
+
+/** Name of an instance: it fits into a table's column. */
+export const MAX_NAME_LENGTH = 64;
+
+/** Arguments of an instance in all; Linux takes 128 KiB for one and 2 MiB with the environment. */
+export const MAX_ARGUMENTS_BYTES: number = 64 * KIB;
+
+/** Environment of an instance in all, for the same reason. */
+export const MAX_ENVIRONMENT_BYTES: number = 64 * KIB;
+
+/** A path in Linux, without its terminating zero. */
+export const MAX_PATH_BYTES = 4_095;
+
+/** First pause before a restart; doubles with every further one up to the maximum. */
+export const RESTART_DELAY_MS = 100;
+export const RESTART_MAX_DELAY_MS = 30_000;
+
+/** By how much a pause before a restart varies, so that what failed together does not return together. */
+export const RESTART_JITTER = 0.25;
+
+/** So many restarts within this time, and an instance has failed: it needs somebody to look at it. */
+export const MAX_RESTARTS = 10;
+export const RESTART_WINDOW_MS = 60_000;
+
+/** A process that ran this long was well: the next pause is the first again. */
+export const RESTART_RESET_MS = 10_000;
+
+/** Longest grace of a stop: a program that needs more is being operated on, not stopped. */
+export const MAX_STOP_GRACE_MS = 600_000;

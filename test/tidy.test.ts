@@ -8,7 +8,18 @@ const ROOT = join(import.meta.dir, "..");
 const MAX_LINES = 490;
 
 /** Who may touch the system: the doors, and what runs as a program of its own or within another. */
-const DOORS = ["host.ts", "socket.ts", "datagram.ts", "store.ts", "files.ts"];
+const DOORS = [
+  "host.ts",
+  "socket.ts",
+  "datagram.ts",
+  "store.ts",
+  "files.ts",
+  "processes.ts",
+  "guard.ts",
+  "cgroup.ts",
+  "history.ts",
+  "notify.ts",
+];
 const ENTRY_POINTS = ["main.ts", "daemon.ts", "cli.ts", "client.ts", "runtime.ts"];
 
 /** Modules without side effects, for everybody. Of `node:net`, only what tells addresses apart. */
