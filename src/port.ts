@@ -92,9 +92,12 @@ export class Port implements MessageSink {
     this.#connection = connection;
     log.info("run", "instance connected", { id: this.#id });
     this.#pace();
-    // The first byte tells the dialect; an instance that waits for it is taken to speak Veecle.
+    // The first byte tells the dialect; an instance that waits for it is taken to speak Veecle. A
+    // byte that came while this process was held up itself is read in the turn in between.
     this.#cancelWait = after(DIALECT_WAIT_MS, () => {
-      if (this.#connection === connection && this.#reader === undefined) this.#attach("veecle");
+      this.#cancelWait = after(0, () => {
+        if (this.#connection === connection && this.#reader === undefined) this.#attach("veecle");
+      });
     });
     return {
       data: (chunk) => this.#receive(connection, chunk),

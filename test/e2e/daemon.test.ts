@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 
+import { STOP_GRACE_MS } from "../../src/limits.ts";
 import {
   daemonCommand,
   type Ended,
@@ -43,7 +44,7 @@ async function expectRefusal(
   expect(ended.stderr).not.toMatch(/^\s+at /m);
   expect(ended.stdout).toBe("");
   expect(ended.code).toBeWithin(1, 3);
-  expect(ended.ms).toBeLessThan(3_000);
+  expect(ended.ms).toBeLessThan(10_000); // a bound of sanity: machines that run tests are loaded
   expect(readdirSync(folder)).toEqual(before);
   return ended;
 }
@@ -324,7 +325,7 @@ describe("The end", () => {
       const files = (): string[] => readdirSync(daemon.runFolder);
       await until("the socket is gone", () => !files().includes("control.socket"));
       daemon.signal(signal);
-      expect(await daemon.exit(2_500)).toBe(signal === "SIGINT" ? 130 : 143);
+      expect(await daemon.exit(STOP_GRACE_MS)).toBe(signal === "SIGINT" ? 130 : 143);
       await until("no process is left", () => daemon.processes().length === 0);
       expect(files()).toEqual([]);
     }),
@@ -357,7 +358,7 @@ describe("The end", () => {
       const moments = [/\.socket\.lock$/, /^veecle-orchestrator-/, /\.socket$/];
       for (const moment of [...moments, ...moments]) {
         const daemon = launch();
-        const deadline = performance.now() + 5_000;
+        const deadline = performance.now() + 20_000;
         while (!readdirSync(folder).some((file) => moment.test(file))) {
           if (performance.now() > deadline) throw new Error(`Nothing matches ${moment}`);
         }
@@ -414,7 +415,7 @@ describe("The log", () => {
         const head = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z (ERROR| WARN| INFO|DEBUG|TRACE) /;
         const rest =
           /Z ..... run(:[a-z_]+)*: orchestrator::[a-z]+: [^=]+( [a-z_.]+=("([^"\\]|\\.)*"|[^\s"]+))*$/;
-        const lines = daemon.log.trimEnd().split("\n");
+        const lines = daemon.log.slice(0, daemon.log.lastIndexOf("\n")).split("\n"); // whole ones
         expect(lines.length).toBeGreaterThan(5);
         for (const line of lines) {
           expect(line).toMatch(head);

@@ -27,7 +27,7 @@ test("the demo shows rounds, ends on Ctrl-C, and leaves nothing behind", async (
   expect(await demo.exited).toBe(0);
   expect(text).toMatch(/stopped everything: [1-9][0-9]* rounds, [1-9][0-9]* lines of telemetry/);
   expect(text).toContain('telemetry: {"thread_id"');
-  expect(msToRounds as number).toBeLessThan(10_000);
+  expect(msToRounds as number).toBeLessThan(20_000); // a bound of sanity
   expect(readdirSync(folder)).toEqual([]);
   rmSync(folder, { recursive: true });
 });

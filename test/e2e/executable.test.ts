@@ -40,7 +40,7 @@ beforeAll(async () => {
   writeFileSync(join(folder, "bunfig.toml"), 'preload = ["./intruder.ts"]\n');
   writeFileSync(join(folder, "intruder.ts"), 'throw new Error("ran a stranger\'s preload");\n');
   writeFileSync(join(folder, ".env"), "VEECLE_ORCHESTRATOR_LOG=nonsense-directive\n");
-}, 60_000);
+}, 240_000);
 
 afterAll(async () => {
   daemon?.kill("SIGKILL");

@@ -149,10 +149,13 @@ test("one that floods holds up no request and no other pair (R24)", () =>
     await daemon.link("pong", a.id, b.id);
     let isOver = false;
     const flood = numbered(400);
+    const floods: number[] = [];
     const flooding = (async () => {
       while (!isOver) {
+        const begin = performance.now();
         flooder.wire.send(flood);
-        await flooder.wire.sent(20_000);
+        await flooder.wire.sent();
+        floods.push(performance.now() - begin);
       }
     })();
     const control = await daemon.control();
@@ -171,9 +174,11 @@ test("one that floods holds up no request and no other pair (R24)", () =>
     }
     isOver = true;
     await flooding;
-    const median = (values: number[]): number => values.sort((x, y) => x - y)[50] as number;
-    expect(median(requests)).toBeLessThan(50);
-    expect(median(rounds)).toBeLessThan(50);
+    const median = (values: number[]): number =>
+      values.sort((x, y) => x - y)[values.length >> 1] as number;
+    // Who is held up waits for a flood to be taken, and a round waits twice.
+    expect(median(requests)).toBeLessThan(median(floods));
+    expect(median(rounds)).toBeLessThan(2 * median(floods));
   }));
 
 test("lines that are hard to read arrive all and in order, and hold up no request (R24)", () =>
@@ -185,15 +190,10 @@ test("lines that are hard to read arrive all and in order, and hold up no reques
     const loose = (i: number): string => `{ "Storable": { "value": "${i}", "type_name": "T" } }\n`;
     from.send(Array.from({ length: count }, (_, i) => loose(i)).join(""));
     const control = await daemon.control();
-    let slowest = 0;
-    for (let requests = 0; requests < 20; requests++) {
-      const begin = performance.now();
-      await control.ok("Version");
-      slowest = Math.max(slowest, performance.now() - begin);
-    }
+    for (let requests = 0; requests < 10; requests++) await control.ok("Version");
+    expect((await route(daemon, target.id)).routed).toBeLessThan(count); // answered in between
     for (let i = 0; i < count; i++) {
       expect((await nextMessage("veecle", to)).payload).toBe(`${i}`);
     }
-    expect(slowest).toBeLessThan(1_000); // a bound of sanity: machines that run tests are loaded
     expect(await route(daemon, target.id)).toMatchObject({ delivered: count, dropped: {} });
   }));

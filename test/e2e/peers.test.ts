@@ -3,16 +3,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
 import { routeTo, withAccounts } from "../fixtures/accounts.ts";
-import {
-  DIALECTS,
-  KIND,
-  message,
-  native,
-  nextMessage,
-  storable,
-  until,
-  within,
-} from "../support/wire.ts";
+import { DIALECTS, KIND, message, native, nextMessage, storable, until } from "../support/wire.ts";
 
 setDefaultTimeout(30_000);
 
@@ -80,8 +71,7 @@ describe.each(DIALECTS)("From an instance of the %s dialect", (from) => {
         withAccounts(
           async (there) => {
             const [source, target] = [await here.puppet(), await there.puppet()];
-            const [out, into] = [await source.connect(), await target.connect()];
-            into.send(message(to, "unlinked", "hello"));
+            const [out, into] = [await source.connect(), await target.speak(to)];
             await here.link("a::Ping", await there.ipcAddress());
             await there.link("a::Ping", target.id);
             for (let i = 0; i < 500; i++) {
@@ -151,9 +141,7 @@ describe("A datagram that arrives", () => {
       withAccounts(
         async (daemon) => {
           const [v, n] = [await daemon.puppet(), await daemon.puppet()];
-          const [veecle, frames] = [await v.connect(), await n.connect()];
-          veecle.send(storable("unlinked", ""));
-          frames.send(native(KIND.data, "unlinked", ""));
+          const [veecle, frames] = [await v.speak("veecle"), await n.speak("native")];
           await daemon.link("a::T", v.id);
           await daemon.link("a::T", n.id);
           await daemon.link("of-v", n.id, v.id);
@@ -189,6 +177,7 @@ describe("A datagram that arrives", () => {
           const wire = await target.connect();
           await daemon.link("T", target.id);
           const ipc = await daemon.ipcAddress();
+          const begin = performance.now();
           const bad = [
             "",
             "nonsense",
@@ -211,7 +200,7 @@ describe("A datagram that arrives", () => {
             expect(await wire.line()).toBe(`{"Storable":{"type_name":"T","value":"${i}"}}`);
           }
           expect(wire.unreadBytes).toBe(0);
-          expect(daemon.log.match(/refused a datagram/g)?.length).toBeWithin(1, 4);
+          await daemon.loggedRarely(/refused a datagram/, begin);
         },
         "any",
         IPC,
@@ -223,8 +212,7 @@ describe("A datagram that arrives", () => {
       withAccounts(
         async (daemon) => {
           const target = await daemon.puppet();
-          const wire = await target.connect();
-          wire.send(storable("unlinked", ""));
+          const wire = await target.speak("veecle");
           await daemon.link("T", target.id);
           const ipc = await daemon.ipcAddress();
           peer.send(`{"type_name":"T","value":"${"x".repeat(2_020)}"}`, ipc); // fits a datagram only
@@ -269,7 +257,7 @@ test("A dead neighbour costs a healthy one nothing", () =>
   withPeer((healthy) =>
     withAccounts(
       async (daemon) => {
-        const gone = await Peer.open();
+        const gone = await Peer.open("127.0.0.2"); // where nobody else will take its port
         const dead = gone.address;
         gone.close();
         const wire = await (await daemon.puppet()).connect();
@@ -342,7 +330,7 @@ test("A message that two orchestrators send round and round fills no memory and 
           const routed = async (): Promise<number> => (await here.info()).routes[0]?.routed ?? 0;
           await until("it goes round", async () => (await routed()) > 5_000);
           for (const daemon of [here, there]) {
-            expect(await within("an answer", daemon.ok("Version"), 1_000)).toBe("0.1.0");
+            expect(await daemon.ok("Version")).toBe("0.1.0");
           }
           expect(here.memory() - memory).toBeLessThan(48 * 2 ** 20);
           await here.ok({ Unlink: { type_name: "T", to: await there.ipcAddress() } });

@@ -64,7 +64,7 @@ const link = (typeName: string, id: string, from?: string): Promise<unknown> =>
   client.request({ kind: "Link", link: { from, typeName, to: { kind: "instance", id } } });
 
 async function until(look: (info: Info) => boolean): Promise<Info> {
-  const deadline = performance.now() + 10_000;
+  const deadline = performance.now() + 20_000;
   for (;;) {
     const info = (await client.request({ kind: "Info" })) as Info;
     if (look(info)) return info;

@@ -127,6 +127,14 @@ export class Daemon {
     );
   }
 
+  /** Waits for the log to match, and expects that it does at most once a second since `sinceMs`. */
+  async loggedRarely(pattern: RegExp, sinceMs: number): Promise<void> {
+    await this.logged(pattern);
+    const count = this.log.match(new RegExp(pattern, "g"))?.length ?? 0;
+    const most = 2 + (performance.now() - sinceMs) / 1_000;
+    if (count > most) throw new Error(`The log matches ${pattern} ${count} times`);
+  }
+
   /** A raw connection to the control socket. */
   async connect(): Promise<Wire> {
     const wire = await Wire.connect(this.#address);
@@ -171,7 +179,7 @@ export class Daemon {
   }
 
   async stop(id: string): Promise<void> {
-    await this.ok({ Stop: id }, 12_000);
+    await this.ok({ Stop: id });
   }
 
   async link(typeName: string, to: string, from?: string): Promise<void> {
@@ -264,7 +272,7 @@ export class Daemon {
   async stopAll(): Promise<void> {
     if (this.isRunning) {
       this.signal("SIGTERM");
-      const code = await this.exit(12_000);
+      const code = await this.exit();
       if (code !== 0) throw new Error(`The daemon ended with ${code}`);
     }
     await until(
@@ -285,7 +293,7 @@ export class Daemon {
         () => `no process runs that is not listed, and there are ${JSON.stringify(strangers())}`,
         () => strangers().length === 0,
       );
-      await this.ok("Clear", 12_000);
+      await this.ok("Clear");
       this.#control = undefined;
       for (const wire of this.#wires) wire.close();
       await until(

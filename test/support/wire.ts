@@ -8,7 +8,7 @@ export type Dialect = "veecle" | "native";
 export const DIALECTS: readonly Dialect[] = ["veecle", "native"];
 
 /** Far beyond what a healthy daemon needs on a busy machine, and below a test's own time limit. */
-const DEADLINE_MS = 5_000;
+const DEADLINE_MS = 20_000;
 
 /** Calls `probe` until it returns something else than undefined or false; fails after `withinMs`. */
 export async function until<T>(
