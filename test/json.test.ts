@@ -97,7 +97,8 @@ describe("parseJson() (P-9)", () => {
     } catch {
       // only the time counts
     }
-    expect(performance.now() - start).toBeLessThan(1_000);
+    // A hundred times what it takes: one that looks at all keys for each key needs far longer.
+    expect(performance.now() - start).toBeLessThan(10_000);
   });
 });
 
