@@ -6,6 +6,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
 import { droppedOf, routeTo, speaker, withAccounts } from "../fixtures/accounts.ts";
+import { DIALECT_WAIT_MS } from "../../src/limits.ts";
 import { GARBAGE } from "../fixtures/garbage.ts";
 import {
   type Dialect,
@@ -361,6 +362,33 @@ describe("The dialect of an instance", () => {
       expect((await nextFrame(wire)).kind).toBe(KIND.hello);
       source.wire.send(native(KIND.data, "T", "a frame"));
       await expectNext("native", wire, "T", "a frame");
+    }));
+
+  test("is that of a first byte that came while the daemon was held up (P-24)", () =>
+    withAccounts(async (daemon) => {
+      const [source, target] = [await speaker(daemon, "native"), await daemon.puppet()];
+      await daemon.link("T", target.id);
+      const connections = (): number =>
+        daemon.log.split(`instance connected id=${target.id}`).length;
+      for (let trial = 0, frames = 0; trial < 20 && frames < 3; trial++) {
+        source.wire.send(native(KIND.data, "T", `${trial}`));
+        await until("it waits", async () => (await routeTo(daemon, target.id)).queued > 0);
+        const [begin, before] = [performance.now(), connections()];
+        const wire = await target.connect();
+        await until("it is accepted", () => connections() > before);
+        daemon.signal("SIGSTOP");
+        const hasDialect = performance.now() - begin >= DIALECT_WAIT_MS; // perhaps: we are slow ourselves
+        wire.send(native(KIND.hello, "", "{}"));
+        for (let turn = 0; turn < 2; turn++) await target.print(""); // the puppet has handed it on
+        await Bun.sleep(DIALECT_WAIT_MS);
+        daemon.signal("SIGCONT");
+        if (!hasDialect) {
+          await expectNext("native", wire, "T", `${trial}`);
+          frames++;
+        }
+        wire.close();
+        await until("it is gone", async () => !(await daemon.runtime(target.id)).connected);
+      }
     }));
 
   test("cannot be any other: a first byte of neither ends the connection (P-1)", () =>
