@@ -60,6 +60,17 @@ interface Waiting {
   readonly second?: Waiting | undefined;
 }
 
+/**
+ * Calls back when the time is over and what came meanwhile has been read; the returned function
+ * cancels. If this process was held up itself, its timers come before the bytes that waited for it.
+ */
+function afterSilence(ms: number, action: () => void): () => void {
+  let timer = setTimeout(() => {
+    timer = setTimeout(action, 0);
+  }, ms);
+  return () => clearTimeout(timer);
+}
+
 /** One connection to a daemon. */
 export class ControlClient {
   readonly address: Address;
@@ -70,7 +81,7 @@ export class ControlClient {
     this.#take(chunk.subarray(start + PREFIX_BYTES, end)),
   );
   #socket: Bun.Socket<undefined> | undefined;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  #cancelTimer: () => void = () => {};
   #drained: PromiseWithResolvers<void> | undefined;
   #follow: Follow | undefined;
   #received = false;
@@ -183,7 +194,7 @@ export class ControlClient {
   async #open(): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const { connectMs } = this.#deadlines;
-    const timer = setTimeout(() => reject(this.#silent("no connection", connectMs)), connectMs);
+    const cancel = afterSilence(connectMs, () => reject(this.#silent("no connection", connectMs)));
     const socket: Bun.SocketHandler<undefined> = {
       open: (opened) => {
         this.#socket = opened;
@@ -207,7 +218,7 @@ export class ControlClient {
       this.#fail(failure);
       throw failure;
     } finally {
-      clearTimeout(timer);
+      cancel();
     }
   }
 
@@ -221,17 +232,19 @@ export class ControlClient {
 
   /** Starts the deadline of the answer that is due next. */
   #arm(leftMs: number | undefined = this.#waiting[0]?.deadlineMs): void {
-    clearTimeout(this.#timer);
+    this.#cancelTimer();
     const head = this.#waiting[0];
     if (head === undefined || leftMs === undefined) return;
     const { answerMs, stopMs } = this.#deadlines;
     if (leftMs <= answerMs || head.deadlineMs !== stopMs) {
-      this.#timer = setTimeout(
-        () => this.#fail(this.#silent("no answer", head.deadlineMs)),
-        leftMs,
+      this.#cancelTimer = afterSilence(leftMs, () =>
+        this.#fail(this.#silent("no answer", head.deadlineMs)),
       );
     } else {
-      this.#timer = setTimeout(() => void this.#probe(head, leftMs - answerMs), answerMs / 2);
+      this.#cancelTimer = afterSilence(
+        answerMs / 2,
+        () => void this.#probe(head, leftMs - answerMs),
+      );
     }
   }
 
@@ -331,7 +344,7 @@ export class ControlClient {
   #fail(error: OrchestratorError, end: () => void = () => this.#socket?.terminate()): void {
     if (this.#ended !== undefined) return;
     this.#ended = error;
-    clearTimeout(this.#timer);
+    this.#cancelTimer();
     this.#unsent.length = 0;
     for (const waiting of this.#waiting.splice(0)) waiting.reject(error);
     this.#drained?.resolve(); // whoever sends finds `#ended`

@@ -171,6 +171,16 @@ describe("ControlClient.request()", () => {
     await daemon.closed;
   });
 
+  test("an answer that came while the client itself was held up is not missed (R30)", async () => {
+    using daemon = new FakeDaemon((_body, connection) => {
+      connection.ok("0.1.0");
+      Bun.sleepSync(100);
+    });
+    const client = await connect(daemon, { answerMs: 40 });
+    for (let i = 0; i < 5; i++) expect(await client.request(VERSION)).toBe("0.1.0");
+    client.close();
+  });
+
   test("a stop may take longer than an answer, as long as the daemon answers others", async () => {
     let probes = 0;
     using daemon = new FakeDaemon((body, connection) => {

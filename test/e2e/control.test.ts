@@ -6,7 +6,7 @@ import type { Info } from "../../src/protocol.ts";
 import { type Daemon, withDaemon } from "../support/daemon.ts";
 import { type Control, DIALECTS, encode, frame, until, type Wire } from "../support/wire.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const STRANGER = "11111111-2222-4333-8444-555555555555";
 

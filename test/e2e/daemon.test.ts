@@ -22,7 +22,7 @@ import {
 } from "../support/daemon.ts";
 import { Control, DIALECTS, until, Wire, within } from "../support/wire.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const IS_ROOT = process.getuid?.() === 0;
 const EMPTY_HASH = [...new Bun.CryptoHasher("sha256").digest()];

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { type Daemon, withDaemon } from "../support/daemon.ts";
 import { DIALECTS, KIND, native, until, type Wire } from "../support/wire.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const GRACE_MS = 5_000;
 

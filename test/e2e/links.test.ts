@@ -5,7 +5,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { type Daemon, withDaemon } from "../support/daemon.ts";
 import { KIND, native, nextMessage, until, type Wire } from "../support/wire.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const PAYLOAD = "x".repeat(10_000);
 

@@ -21,7 +21,7 @@ import {
   type Wire,
 } from "../support/wire.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const KIB = 1024;
 const MIB = 1024 * KIB;

@@ -5,7 +5,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { routeTo, withAccounts } from "../fixtures/accounts.ts";
 import { DIALECTS, KIND, message, native, nextMessage, storable, until } from "../support/wire.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const IPC = { args: ["--ipc-socket", "127.0.0.1:0"] };
 

@@ -15,7 +15,7 @@ import {
   wireHandlers,
 } from "../support/wire.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const MIB = 2 ** 20;
 

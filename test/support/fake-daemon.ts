@@ -16,7 +16,7 @@ export class FakeConnection {
   readonly socket: Socket;
   /** Bodies that have arrived, in order. */
   readonly bodies: Buffer[] = [];
-  #unsent: Buffer = Buffer.alloc(0);
+  readonly #unsent: Buffer[] = [];
   #ending = false;
 
   constructor(socket: Socket) {
@@ -36,7 +36,7 @@ export class FakeConnection {
   }
 
   raw(bytes: Uint8Array): void {
-    this.#unsent = Buffer.concat([this.#unsent, bytes]);
+    this.#unsent.push(Buffer.from(bytes));
     this.flush();
   }
 
@@ -47,11 +47,15 @@ export class FakeConnection {
   }
 
   flush(): void {
-    if (this.#unsent.length > 0) {
-      const written = this.socket.write(this.#unsent);
-      if (written > 0) this.#unsent = this.#unsent.subarray(written);
+    for (let next = this.#unsent[0]; next !== undefined; next = this.#unsent[0]) {
+      const written = Math.max(0, this.socket.write(next));
+      if (written < next.length) {
+        this.#unsent[0] = next.subarray(written);
+        return;
+      }
+      this.#unsent.shift();
     }
-    if (this.#ending && this.#unsent.length === 0) this.socket.end();
+    if (this.#ending) this.socket.end();
   }
 }
 
