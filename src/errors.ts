@@ -20,6 +20,7 @@ export const ERROR_CODES = [
   "unreachable", // nobody answers on the socket
   "timed_out", // no answer in time
   "misuse", // the command line is wrong
+  "state_unusable", // the state on disk is damaged, newer, or not ours
   "io", // a file or socket operation failed
   "internal", // a defect of the orchestrator
 ] as const;

@@ -4,8 +4,10 @@ import { Database } from "bun:sqlite";
 import { createHash } from "node:crypto";
 import {
   chmodSync,
+  closeSync,
   constants,
   fstatSync,
+  fsyncSync,
   lstatSync,
   mkdirSync,
   openSync,
@@ -25,6 +27,9 @@ import { LOG_RETRY_MS, MAX_LOG_BACKLOG_BYTES } from "./limits.ts";
 export interface FileLock {
   release(): void;
 }
+
+/** The locks that this process holds: one that nothing refers to would end when it is collected. */
+const heldLocks = new Set<Database>();
 
 /**
  * Takes the lock of a file, or returns undefined if another process holds it. The file is made if
@@ -55,8 +60,10 @@ export function tryLock(path: string): FileLock | undefined {
       continue;
     }
     const held = database;
+    heldLocks.add(held);
     return {
       release: () => {
+        if (!heldLocks.delete(held)) return;
         rmSync(path, { force: true });
         held.close();
       },
@@ -74,17 +81,40 @@ function explainLock(error: unknown, path: string): unknown {
     : error;
 }
 
+/** The process that holds a lock of `tryLock`, by the system's own list, if that is to be seen. */
+export function lockHolder(path: string): number | undefined {
+  try {
+    const { ino } = statSync(path);
+    const pid = new RegExp(` POSIX +ADVISORY +WRITE ([1-9][0-9]*) [0-9a-f:]+:${ino} `).exec(
+      readFileSync("/proc/locks", "utf8"),
+    )?.[1];
+    return pid === undefined ? undefined : Number(pid);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Makes a folder and those above it that are missing, with mode 0700. @throws `io` */
+export function makeFolders(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new OrchestratorError("io", `Cannot make the folder ${path}`, { cause: error });
+  }
+}
+
 /**
  * Makes a folder with mode 0700, or accepts one of our own that has no looser mode.
+ * @returns whether it was made
  * @throws `permission_denied` if it is a link, foreign, or open to others; `io` otherwise
  */
-export function makePrivateFolder(path: string): void {
+export function makePrivateFolder(path: string): boolean {
   const refuse = (reason: string): OrchestratorError =>
     new OrchestratorError("permission_denied", `Cannot use the folder ${path}: ${reason}`);
   try {
     mkdirSync(path, { mode: 0o700 });
     chmodSync(path, 0o700);
-    return;
+    return true;
   } catch (error) {
     if (systemCode(error) !== "EEXIST") {
       throw new OrchestratorError("io", `Cannot make the folder ${path}`, { cause: error });
@@ -98,6 +128,27 @@ export function makePrivateFolder(path: string): void {
     throw refuse(
       `others may use it (mode ${(found.mode & 0o777).toString(8)}); chmod 700 mends it`,
     );
+  }
+  return false;
+}
+
+/**
+ * Makes durable the bytes of a file, or the names in a folder. What may not be read is left to the
+ * system.
+ * @throws the system's error
+ */
+export function syncPath(path: string): void {
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDONLY);
+  } catch (error) {
+    if (systemCode(error) === "EACCES") return;
+    throw error;
+  }
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
   }
 }
 

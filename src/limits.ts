@@ -178,3 +178,32 @@ export const RESTART_RESET_MS = 10_000;
 
 /** Longest grace of a stop: a program that needs more is being operated on, not stopped. */
 export const MAX_STOP_GRACE_MS = 600_000;
+
+/** Events in the state: weeks of a quiet daemon, and read whole within some milliseconds. */
+export const MAX_EVENTS = 10_000;
+
+/** Age of an event in the state: who looks for the cause of something looks within a month. */
+export const MAX_EVENT_AGE_MS: number = 30 * 24 * 3_600_000;
+
+/** Detail of one event as JSON; with it the history stays below 40 MiB, however long causes are. */
+export const MAX_EVENT_BYTES: number = 4 * KIB;
+
+/** Events between two looks at what is too old or too much, and the longest time between them. */
+export const EVENT_PRUNE_COUNT = 1_000;
+export const EVENT_PRUNE_MS: number = 24 * 3_600_000;
+
+/** Write-ahead log of the state; beyond it a commit moves it into the file, which takes two more syncs
+ * for some fifteen commits. A larger one would hold room that a full disk needs. */
+export const MAX_STATE_LOG_BYTES: number = 256 * KIB;
+
+/** Wait for another program that locks the state: everything waits with us. */
+export const STATE_BUSY_MS = 100;
+
+/** What of an uploaded binary is read at a time, to hash it while other work goes on in between. */
+export const HASH_CHUNK_BYTES: number = 1 * MIB;
+
+/** A file changed more recently than this may change again without a new time: clocks of files are coarse. */
+export const FILE_CLOCK_MS = 50;
+
+/** The state in all: twice what the most instances, links and events with the longest settings need. */
+export const MAX_STATE_BYTES: number = 512 * MIB;

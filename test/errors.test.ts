@@ -16,7 +16,7 @@ function systemError(code: string, errno: number): Error {
 test("ERROR_CODES is a closed list (P-14)", () => {
   expect(ERROR_CODES.join(" ")).toBe(
     "bad_request not_found already_exists wrong_state limit_exceeded cannot_run not_configured " +
-      "upload_failed stop_failed permission_denied unreachable timed_out misuse io internal",
+      "upload_failed stop_failed permission_denied unreachable timed_out misuse state_unusable io internal",
   );
 });
 

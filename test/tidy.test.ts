@@ -13,6 +13,8 @@ const DOORS = [
   "socket.ts",
   "datagram.ts",
   "store.ts",
+  "database.ts",
+  "binaries.ts",
   "files.ts",
   "processes.ts",
   "guard.ts",

@@ -21,6 +21,7 @@ const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
   unreachable: 5,
   timed_out: 6,
   misuse: 2,
+  state_unusable: 1,
   io: 1,
   internal: 1,
 };

@@ -109,6 +109,7 @@ test("exitCode() maps every code", () => {
     unreachable: 5,
     timed_out: 6,
     misuse: 2,
+    state_unusable: 1,
     io: 1,
     internal: 1,
   });

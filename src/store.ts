@@ -1,0 +1,278 @@
+// A door: what the daemon remembers, in SQLite: instances, links, events, facts about itself.
+//
+// Changes gather in one transaction until `commit()`: what was asked for together costs one write.
+// A file is first read without changing a byte of it. Only if it is ours, whole, and not newer than
+// we are, it is opened for good.
+
+import type { Database } from "bun:sqlite";
+
+import { type DatabaseOptions, explain, isFull, openDatabase } from "./database.ts";
+import { OrchestratorError } from "./errors.ts";
+import { EVENT_PRUNE_COUNT, EVENT_PRUNE_MS, MAX_EVENT_AGE_MS, MAX_EVENTS } from "./limits.ts";
+import type { InstanceId, LinkKey } from "./model.ts";
+import {
+  decodeEvent,
+  decodeInstance,
+  decodeLink,
+  decodeRow,
+  decodeStatus,
+  encodeEvent,
+  encodeInstance,
+  encodeKey,
+  encodeLink,
+  encodeRow,
+  encodeStatus,
+  type Row,
+  type StoredEvent,
+  type StoredInstance,
+  type StoredLink,
+  type StoredStatus,
+  type Value,
+} from "./records.ts";
+
+/** What is registered, each in the order in which it was added. */
+export interface Registered {
+  readonly instances: readonly StoredInstance[];
+  readonly links: readonly StoredLink[];
+}
+
+/** Which events; without anything, all that are kept. */
+export interface EventQuery {
+  /** Not before this time, in milliseconds since the epoch. */
+  readonly since?: number | undefined;
+  /** The newest so many. */
+  readonly last?: number | undefined;
+  readonly id?: InstanceId | undefined;
+  /** Only those with a greater `seq`. */
+  readonly after?: number | undefined;
+}
+
+/** A change that fails is told by the `commit()` that ends its transaction, and by nothing else. */
+export class Store {
+  readonly #database: Database;
+  /** Why the changes since the last commit are undone already. */
+  #fault: Error | undefined;
+  #lastSeq: number;
+  #unpruned = 0;
+  #prunedAt = 0;
+
+  private constructor(database: Database) {
+    this.#database = database;
+    this.#lastSeq = Number(rows(database, "SELECT coalesce(max(seq), 0) FROM events")[0]?.[0]);
+  }
+
+  /**
+   * Opens the state in a file, which is made if need be, or in `:memory:`. The caller sees to it
+   * that no other daemon uses the file.
+   * @throws `state_unusable` if it is damaged, newer or not ours, and then not changed; `io`
+   */
+  static open(path: string, options: DatabaseOptions = {}): Store {
+    return new Store(openDatabase(path, examine, options));
+  }
+
+  /** Reads what is registered, with changes that are not committed yet. @throws `state_unusable`, `io` */
+  load(): Registered {
+    return this.#read(() => load(this.#database));
+  }
+
+  /** Adds an instance at the end, or replaces what is known of it. */
+  putInstance(instance: StoredInstance): void {
+    this.#change(
+      `INSERT INTO instances (id, path, binary, settings, checksum) VALUES (?, ?, ?, ?, ?)
+       ON CONFLICT (id) DO UPDATE SET path = excluded.path, binary = excluded.binary,
+       settings = excluded.settings, checksum = excluded.checksum`,
+      encodeInstance(instance),
+    );
+    this.#change("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)", [
+      ...encodeStatus(instance.id, instance),
+    ]);
+  }
+
+  /** Replaces the status of an instance. Nothing happens if there is no such instance. */
+  putStatus(id: InstanceId, status: StoredStatus): void {
+    const [, ...values] = encodeStatus(id, status);
+    this.#change(
+      "UPDATE runs SET wanted = ?, failed = ?, priority = ?, run = ?, checksum = ? WHERE instance = ?",
+      [...values, id],
+    );
+  }
+
+  /** Removes an instance with all links from and to it. */
+  removeInstance(id: InstanceId): void {
+    this.#change("DELETE FROM links WHERE source = ?1 OR target = ?1", [id]);
+    this.#change("DELETE FROM runs WHERE instance = ?", [id]);
+    this.#change("DELETE FROM instances WHERE id = ?", [id]);
+  }
+
+  /** Adds a link at the end, or replaces its settings. */
+  putLink(link: StoredLink): void {
+    this.#change(
+      `INSERT INTO links (type, source, target, settings, checksum) VALUES (?, ?, ?, ?, ?)
+       ON CONFLICT (target, type, source)
+       DO UPDATE SET settings = excluded.settings, checksum = excluded.checksum`,
+      encodeLink(link),
+    );
+  }
+
+  removeLink(key: LinkKey): void {
+    this.#change("DELETE FROM links WHERE type = ? AND source = ? AND target = ?", encodeKey(key));
+  }
+
+  /** Removes all instances and links; events and facts stay. */
+  clear(): void {
+    for (const table of ["links", "runs", "instances"]) this.#change(`DELETE FROM ${table}`, []);
+  }
+
+  /** Adds an event and returns its `seq`. Those that are too old or too many go now and then. */
+  addEvent(event: Omit<StoredEvent, "seq">): number {
+    const seq = ++this.#lastSeq;
+    this.#change("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", encodeEvent({ ...event, seq }));
+    this.#prune(seq, event.time);
+    return seq;
+  }
+
+  /** Events in their order, with those that are not committed yet. @throws `state_unusable`, `io` */
+  events(query: EventQuery = {}): StoredEvent[] {
+    const { since = 0, last = MAX_EVENTS, id = null, after = 0 } = query;
+    return this.#read(() =>
+      rows(
+        this.#database,
+        `SELECT * FROM events WHERE seq > ?1 AND time >= ?2 AND (?3 IS NULL OR instance = ?3)
+         ORDER BY seq DESC LIMIT ?4`,
+        [after, since, id, Math.min(last, MAX_EVENTS)],
+      )
+        .map(decodeEvent)
+        .reverse(),
+    );
+  }
+
+  /** A fact about the daemon, or undefined. @throws `state_unusable`, `io` */
+  get(key: string): string | undefined {
+    return this.#read(() => {
+      const [row] = rows(this.#database, "SELECT * FROM facts WHERE key = ?", [key]);
+      return row === undefined ? undefined : String(decodeRow("facts", row)[1]);
+    });
+  }
+
+  set(key: string, value: string): void {
+    this.#change("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", encodeRow("facts", [key, value]));
+  }
+
+  /** Whether there are changes that are not durable yet. */
+  get isDirty(): boolean {
+    return this.#fault !== undefined || this.#database.inTransaction;
+  }
+
+  /**
+   * Makes all changes durable.
+   * @throws `io` or `state_unusable` if that, or one of the changes, failed: then all changes since
+   *   the last commit are undone, and the next ones begin anew
+   */
+  commit(): void {
+    if (this.#fault === undefined && this.#database.inTransaction) {
+      try {
+        this.#database.run("COMMIT");
+      } catch (error) {
+        this.#fail(error);
+      }
+    }
+    const fault = this.#fault;
+    this.#fault = undefined;
+    if (fault !== undefined) throw fault;
+  }
+
+  /** Commits, and leaves one file. @throws as `commit()` does; it is closed even then */
+  close(): void {
+    try {
+      this.commit();
+    } finally {
+      this.#database.close();
+    }
+  }
+
+  #change(sql: string, values: Row): void {
+    if (this.#fault !== undefined) return;
+    try {
+      if (!this.#database.inTransaction) this.#database.run("BEGIN IMMEDIATE");
+      this.#database.query(sql).run(...values);
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /** Undoes everything since the last commit, unless SQLite has done so itself. */
+  #fail(error: unknown): void {
+    this.#fault = explain(error, "write", this.#database.filename);
+    try {
+      if (this.#database.inTransaction) this.#database.run("ROLLBACK");
+      // The room that the write-ahead log takes on a full disk is what the next change needs.
+      if (isFull(error)) this.#database.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    } catch {
+      // What stands in the way now will do so in the next transaction, and its commit tells.
+    }
+  }
+
+  #read<T>(body: () => T): T {
+    try {
+      return body();
+    } catch (error) {
+      throw explain(error, "read", this.#database.filename);
+    }
+  }
+
+  #prune(seq: number, time: number): void {
+    this.#unpruned++;
+    if (this.#unpruned < EVENT_PRUNE_COUNT && time - this.#prunedAt < EVENT_PRUNE_MS) return;
+    this.#unpruned = 0;
+    this.#prunedAt = time;
+    // The newest stays, whatever its time: the next `seq` is counted from it.
+    this.#change("DELETE FROM events WHERE seq < ?1 AND (seq <= ?2 OR time < ?3)", [
+      seq,
+      seq - MAX_EVENTS,
+      time - MAX_EVENT_AGE_MS,
+    ]);
+  }
+}
+
+function rows(database: Database, sql: string, parameters: Row = []): Row[] {
+  return database.query(sql).values(...parameters) as Value[][];
+}
+
+function load(database: Database): Registered {
+  const statuses = new Map(rows(database, "SELECT * FROM runs").map(decodeStatus));
+  const instances = rows(
+    database,
+    "SELECT id, path, binary, settings, checksum FROM instances ORDER BY position",
+  ).map((row) => {
+    const instance = decodeInstance(row);
+    const status = statuses.get(instance.id);
+    if (status === undefined) throw torn(`instance ${instance.id} has no status`);
+    return { ...instance, ...status };
+  });
+  if (statuses.size > instances.length) throw torn("there is the status of an unknown instance");
+  const links = rows(
+    database,
+    "SELECT type, source, target, settings, checksum FROM links ORDER BY position",
+  ).map(decodeLink);
+  const ids = new Set(instances.map(({ id }) => id));
+  for (const { key } of links) {
+    const ends = [key.from, key.to.kind === "instance" ? key.to.id : undefined];
+    const unknown = ends.find((id) => id !== undefined && !ids.has(id));
+    if (unknown !== undefined) throw torn(`a link names the unknown instance ${unknown}`);
+  }
+  return { instances, links };
+}
+
+function torn(reason: string): OrchestratorError {
+  return new OrchestratorError("state_unusable", reason);
+}
+
+/**
+ * Reads every row but those of events: ten thousand would cost a start more than all else, and
+ * nothing is done by them.
+ * @throws `state_unusable` if one is not whole
+ */
+function examine(database: Database): void {
+  load(database);
+  for (const row of rows(database, "SELECT * FROM facts")) decodeRow("facts", row);
+}
