@@ -178,3 +178,28 @@ export const RESTART_RESET_MS = 10_000;
 
 /** Longest grace of a stop: a program that needs more is being operated on, not stopped. */
 export const MAX_STOP_GRACE_MS = 600_000;
+
+/** What of the process table is read in one turn of the event loop: about a hundred processes. */
+export const TABLE_SLICE_MS = 2;
+
+/** A younger process may be about to run its program: what its environment says is not kept. */
+export const YOUNG_PROCESS_MS = 1_000;
+
+/** Looks at /proc within one snapshot, each for what the last one was too early for. */
+export const MAX_TABLE_LOOKS = 4;
+
+/** While a tree is frozen, looks for what was forked meanwhile; after these, what is found is killed. */
+export const MAX_FREEZE_LOOKS = 8;
+
+/** Processes that a message names; the rest is counted. */
+export const MAX_NAMED_PROCESSES = 10;
+
+/** Pause before a guard that has ended is replaced; doubles up to the maximum. */
+export const GUARD_RETRY_MS = 100;
+export const GUARD_RETRY_MAX_MS = 60_000;
+
+/** What a guard has not read; a guard that is stopped is replaced. A thousand starts fit in it. */
+export const MAX_GUARD_BACKLOG_BYTES: number = 64 * KIB;
+
+/** At a start, time for what a killed daemon left behind to be gone. */
+export const RECOVERY_MS = 2_000;
