@@ -1,11 +1,18 @@
-import { beforeEach, describe, expect, test } from "bun:test";
+import { beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+
+import { statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 
 import type { SpawnRequest } from "../src/host.ts";
 import { MAX_NAMED_PROCESSES } from "../src/limits.ts";
 import { MARK_VARIABLE, type ProcessEntry } from "../src/processes.ts";
 import { formatProcesses, sumResources, Tree } from "../src/tree.ts";
 import { FakeHost, type FakeProcess } from "./support/host.ts";
+import { isAlive, marked, Nursery } from "./support/processes.ts";
 import { property } from "./support/random.ts";
+import { until } from "./support/wire.ts";
+
+setDefaultTimeout(30_000);
 
 const MARK = "run-1.7";
 
@@ -232,6 +239,73 @@ property("Tree.kill() ends a forking tree, and touches no stranger", 150, async 
   expect(left).toEqual([]);
   expect(ours().filter(({ isAlive }) => isAlive).length).toBe(0);
   expect(strangers.flatMap(({ signals }) => signals)).toEqual([]);
+});
+
+describe("A tree, of real processes", () => {
+  const nursery = new Nursery();
+
+  // R11, but for what only a supervisor does.
+  test.each(["stubborn", "stopped", "session", "clean", "orphan", "left", "tangled"])(
+    "is ended whole when it is %s",
+    async (vice) => {
+      const run = nursery.script("evader.sh", vice);
+      const [evader] = (await run.ready()) as [number];
+      if (vice === "left") await run.exit;
+      const expected = vice === "left" ? [evader] : [...new Set([run.pid, evader])];
+      expect((await run.tree.left()).map(({ pid }) => pid)).toEqual(expected);
+      expect(run.tree.isGroupEmpty()).toBe(false);
+      expect(await run.tree.kill(5_000)).toEqual([]);
+      expect([isAlive(run.pid), isAlive(evader)]).toEqual([false, false]);
+      expect(await run.exit).toEqual(
+        vice === "left" ? { code: 0, signal: undefined } : { code: undefined, signal: "SIGKILL" },
+      );
+      await until("its group is seen empty", () => run.tree.isGroupEmpty());
+      expect(run.tree.signal("SIGKILL")).toBe(false);
+    },
+  );
+
+  test.each([
+    ["its group", ""],
+    ["sessions of their own", "setsid"],
+  ])("R12: is ended while it forks, in %s", async (_, through) => {
+    const counter = join(nursery.folder, `births${through}`);
+    writeFileSync(counter, "");
+    const births = (): number => statSync(counter).size;
+    const bomb = nursery.script("bomber.sh", "200", counter, through);
+    await until("it has forked", () => births() >= 50);
+    const neighbour = nursery.run("sleep", "1000");
+    expect(await bomb.tree.kill(10_000)).toEqual([]);
+    const total = births();
+    expect(marked(bomb.mark)).toEqual([]);
+    expect(births()).toBe(total);
+    expect(isAlive(neighbour.pid)).toBe(true);
+    await nursery.end(neighbour);
+  });
+
+  test("sends a signal to those who left the group, if it is asked to", async () => {
+    const run = nursery.run(
+      "sh",
+      "-c",
+      `setsid sh -c 'trap "echo ready 2; exit" TERM; echo "ready $$"; sleep 1000 & wait' & sleep 1000`,
+    );
+    await run.ready();
+    expect(run.tree.signal("SIGUSR1")).toBe(true);
+    await run.exit;
+    const [escaped] = await run.tree.signalAll("SIGTERM");
+    await until("it has ended", () => !isAlive(escaped?.pid as number));
+    await nursery.end(run);
+  });
+
+  test("R16: is told from the strangers that get its pid", async () => {
+    const wrapper = [process.execPath, join(import.meta.dir, "fixtures/reuse.ts")];
+    const inner = Bun.spawnSync(["unshare", "--pid", "--fork", "--mount-proc", ...wrapper]);
+    const said = inner.stdout.toString() + inner.stderr.toString();
+    if (/unshare failed|Operation not permitted|unshare: /.test(said)) {
+      console.warn(`not tried, for no pid namespace can be made here: ${said.trim()}`);
+      return;
+    }
+    expect(said).toBe("the stranger lives\n");
+  });
 });
 
 describe("formatProcesses()", () => {
