@@ -118,7 +118,7 @@ function groupsIn(group: string): string[] {
 
 function kill(group: string): void {
   try {
-    writeFileSync(join(group, "cgroup.kill"), "1");
+    writeFileSync(join(group, "cgroup.kill"), "1", { flag: "r+" });
   } catch {
     // It has been removed; what could not be killed in this way is killed one by one.
   }

@@ -4,7 +4,12 @@
 // runs. Here it is started, told of sessions, replaced when it dies, and closed.
 
 import SCRIPT from "./guard.sh" with { type: "text" };
-import { GUARD_RETRY_MAX_MS, GUARD_RETRY_MS, MAX_GUARD_BACKLOG_BYTES } from "./limits.ts";
+import {
+  GUARD_LASTED_MS,
+  GUARD_RETRY_MAX_MS,
+  GUARD_RETRY_MS,
+  MAX_GUARD_BACKLOG_BYTES,
+} from "./limits.ts";
 import type { TargetLog } from "./log.ts";
 
 /** What a guard is started with. */
@@ -77,7 +82,7 @@ export class Guard {
           log.warn("run", "the guard has ended, starting another one", {
             status: signal === null ? `code ${code}` : `signal ${String(signal)}`,
           });
-          this.#startLater(performance.now() - startedMs);
+          this.#startNext(performance.now() - startedMs);
         },
       });
       child.unref();
@@ -86,7 +91,7 @@ export class Guard {
       log.warn("run", "cannot start the guard: instances would outlive a daemon that is killed", {
         reason: error instanceof Error ? error.message : String(error),
       });
-      this.#startLater(0);
+      this.#startNext(0);
       return;
     }
     let all = "";
@@ -95,8 +100,12 @@ export class Guard {
   }
 
   /** At once after one that lasted; one that dies again and again must not keep us busy. */
-  #startLater(lastedMs: number): void {
-    if (lastedMs > GUARD_RETRY_MAX_MS) this.#retryMs = GUARD_RETRY_MS;
+  #startNext(lastedMs: number): void {
+    if (lastedMs > GUARD_LASTED_MS) {
+      this.#retryMs = GUARD_RETRY_MS;
+      this.#start();
+      return;
+    }
     this.#retry = setTimeout(() => this.#start(), this.#retryMs);
     this.#retry.unref();
     this.#retryMs = Math.min(this.#retryMs * 2, GUARD_RETRY_MAX_MS);

@@ -194,7 +194,10 @@ export const MAX_FREEZE_LOOKS = 8;
 /** Processes that a message names; the rest is counted. */
 export const MAX_NAMED_PROCESSES = 10;
 
-/** Pause before a guard that has ended is replaced; doubles up to the maximum. */
+/** A guard that ended after this long was well: another one takes its place at once. */
+export const GUARD_LASTED_MS = 1_000;
+
+/** Pause before a guard that ended earlier is replaced; doubles up to the maximum. */
 export const GUARD_RETRY_MS = 100;
 export const GUARD_RETRY_MAX_MS = 60_000;
 

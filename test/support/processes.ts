@@ -1,11 +1,12 @@
 // Real processes for tests: started through the real system, each with a mark of its own, and gone
 // at the end of the test whatever it found.
 
-import { afterEach } from "bun:test";
+import { afterAll, afterEach } from "bun:test";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+import type { Cgroup } from "../../src/cgroup.ts";
 import { type Host, systemHost } from "../../src/host.ts";
 import type { Exit } from "../../src/model.ts";
 import { MARK_VARIABLE, readProcess } from "../../src/processes.ts";
@@ -59,7 +60,7 @@ export class Nursery {
     afterEach(() => {
       for (const pid of marked(this.runId)) if (pid !== process.pid) process.kill(pid, "SIGKILL");
     });
-    process.on("exit", () => rmSync(this.folder, { recursive: true, force: true }));
+    afterAll(() => rmSync(this.folder, { recursive: true, force: true }));
   }
 
   /** Runs a program of `test/fixtures` with `sh`. */
@@ -68,6 +69,11 @@ export class Nursery {
   }
 
   run(path: string, ...args: string[]): Run {
+    return this.enclose(undefined, path, ...args);
+  }
+
+  /** Runs a program in a control group. */
+  enclose(cgroup: Cgroup | undefined, path: string, ...args: string[]): Run {
     const mark = `${this.runId}.${++this.#number}`;
     const { promise: exit, resolve } = Promise.withResolvers<Exit>();
     let output = "";
@@ -75,6 +81,7 @@ export class Nursery {
       path,
       args,
       env: { PATH: process.env["PATH"] ?? "/usr/bin:/bin", [MARK_VARIABLE]: mark },
+      cgroup: cgroup?.path,
       onExit: resolve,
       onOutput: (_, chunk) => (output += Buffer.from(chunk).toString()),
       onOutputEnd() {},
@@ -83,7 +90,7 @@ export class Nursery {
       pid,
       startTicks,
       mark,
-      tree: new Tree(this.host, { pid, startTicks, mark }),
+      tree: new Tree(this.host, { pid, startTicks, mark, cgroup }),
       exit,
       ready: async () => {
         const line = await until(
