@@ -69,9 +69,10 @@ export class Guard {
     const startedMs = performance.now();
     try {
       const child = Bun.spawn({
-        cmd: ["/bin/sh", "-c", SCRIPT, "veecle-orchestrator-guard", runId, cgroup ?? ""],
+        // From the environment, so that lists of processes show a name and not a program.
+        cmd: ["/bin/sh", "-c", 'eval "$GUARD"', "veecle-orchestrator-guard", runId, cgroup ?? ""],
         cwd: "/",
-        env: { PATH: [searchPath, "/usr/bin:/bin"].filter(Boolean).join(":") },
+        env: { GUARD: SCRIPT, PATH: [searchPath, "/usr/bin:/bin"].filter(Boolean).join(":") },
         stdin: "pipe",
         stdout: "ignore",
         stderr: "ignore",
