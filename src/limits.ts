@@ -188,6 +188,9 @@ export const YOUNG_PROCESS_MS = 1_000;
 /** Looks at /proc within one snapshot, each for what the last one was too early for. */
 export const MAX_TABLE_LOOKS = 4;
 
+/** Times that a snapshot waits a millisecond for processes that are just changing their program. */
+export const MAX_EXEC_WAITS = 10;
+
 /** While a tree is frozen, looks for what was forked meanwhile; after these, what is found is killed. */
 export const MAX_FREEZE_LOOKS = 8;
 

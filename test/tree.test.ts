@@ -252,7 +252,9 @@ describe("A tree, of real processes", () => {
       const [evader] = (await run.ready()) as [number];
       if (vice === "left") await run.exit;
       const expected = vice === "left" ? [evader] : [...new Set([run.pid, evader])];
-      expect((await run.tree.left()).map(({ pid }) => pid)).toEqual(expected);
+      const pids = async (): Promise<string> =>
+        (await run.tree.left()).map(({ pid }) => pid).join();
+      await until("the tree is as it says", async () => (await pids()) === expected.join());
       expect(run.tree.isGroupEmpty()).toBe(false);
       expect(await run.tree.kill(5_000)).toEqual([]);
       expect([isAlive(run.pid), isAlive(evader)]).toEqual([false, false]);

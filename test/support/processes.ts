@@ -54,11 +54,13 @@ export class Nursery {
   });
   readonly runId: string = crypto.randomUUID();
   readonly folder: string = mkdtempSync(join(tmpdir(), "vo-"));
+  readonly #trees: Tree[] = [];
   #number = 0;
 
   constructor() {
-    afterEach(() => {
-      for (const pid of marked(this.runId)) if (pid !== process.pid) process.kill(pid, "SIGKILL");
+    afterEach(async () => {
+      await Promise.all(this.#trees.splice(0).map((tree) => tree.kill(5_000)));
+      for (const pid of marked(this.runId)) process.kill(pid, "SIGKILL");
     });
     afterAll(() => rmSync(this.folder, { recursive: true, force: true }));
   }
@@ -86,11 +88,13 @@ export class Nursery {
       onOutput: (_, chunk) => (output += Buffer.from(chunk).toString()),
       onOutputEnd() {},
     });
+    const tree = new Tree(this.host, { pid, startTicks, mark, cgroup });
+    this.#trees.push(tree);
     return {
       pid,
       startTicks,
       mark,
-      tree: new Tree(this.host, { pid, startTicks, mark, cgroup }),
+      tree,
       exit,
       ready: async () => {
         const line = await until(
