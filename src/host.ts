@@ -1,18 +1,34 @@
 // A door: processes, process groups, priorities, the clock and timers.
 //
-// Decides nothing. A process is started in a session of its own, so that its group id is its pid
-// and a signal reaches everything that it started.
+// Decides nothing. A process is started in a session of its own, so that the numbers of its group and
+// its session are its pid. The process table is `processes.ts`; here it is part of what a supervisor
+// needs of a system.
 
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { accessSync, constants, readdirSync, readFileSync, statSync } from "node:fs";
 import { setPriority } from "node:os";
 
 import { OrchestratorError, systemCode } from "./errors.ts";
 import type { Exit } from "./model.ts";
+import {
+  type ProcessEntry,
+  type ProcessIdentity,
+  ProcessTable,
+  readProcess,
+  readResources,
+  type Resources,
+  signalProcess,
+  type SignalResult,
+} from "./processes.ts";
 
 export interface SpawnRequest {
   /** With a "/" as it is, otherwise looked up in `PATH` of `env`. */
   readonly path: string;
+  readonly args?: readonly string[];
   readonly env: Readonly<Record<string, string>>;
+  /** Working folder; the daemon's own if it is left out. */
+  readonly cwd?: string | undefined;
+  /** Folder of a control group that the process joins before it runs. */
+  readonly cgroup?: string | undefined;
   /** Called once, never before `spawn` has returned. */
   onExit(exit: Exit): void;
   /** Bytes of standard output and standard error; the chunk is the callee's to keep. */
@@ -21,12 +37,32 @@ export interface SpawnRequest {
   onOutputEnd(): void;
 }
 
+/** A process that was started. */
+export interface Spawned {
+  readonly pid: number;
+  /** With the pid, its identity; undefined if it had ended and was gone before anybody could look. */
+  readonly startTicks: number | undefined;
+  /** Stops reading its output. */
+  releaseOutput(): void;
+}
+
 /** What the supervisor needs of a system. */
 export interface Host {
   /** @throws `cannot_run` with the system's reason as its cause */
-  spawn(request: SpawnRequest): { readonly pid: number; releaseOutput(): void };
-  /** Signals every process of a group; false if there is none. */
-  signalGroup(pgid: number, signal: NodeJS.Signals): boolean;
+  spawn(request: SpawnRequest): Spawned;
+  /**
+   * Signals every process of a group; false if there is none. Signal 0 only asks.
+   * @throws EPERM if none of them is ours to signal
+   */
+  signalGroup(pgid: number, signal: NodeJS.Signals | 0): boolean;
+  /** Signals one process, if it is still the one that was seen. */
+  signalProcess(process: ProcessIdentity, signal: NodeJS.Signals): SignalResult;
+  /** One process as it is now, or undefined. @throws if there is no way to look */
+  readProcess(pid: number): Omit<ProcessEntry, "mark"> | undefined;
+  /** All processes but this one, in a look that began after it was asked for. */
+  snapshot(): Promise<readonly ProcessEntry[]>;
+  /** What a process uses, if it is still the one that was seen. */
+  resources(process: ProcessIdentity): Resources | undefined;
   /** The processes of a group that are more than a zombie. */
   groupMembers(pgid: number): number[];
   /** @throws the system's error */
@@ -39,9 +75,14 @@ export interface Host {
 
 /** The real system. `onFault` hears of callbacks that threw. */
 export function systemHost(onFault: (error: unknown) => void): Host {
+  const table = new ProcessTable();
   return {
     spawn: (request) => spawn(request, onFault),
     signalGroup,
+    signalProcess,
+    readProcess,
+    snapshot: () => table.snapshot(),
+    resources: readResources,
     groupMembers,
     setPriority,
     now: () => performance.now(),
@@ -58,11 +99,10 @@ export function systemHost(onFault: (error: unknown) => void): Host {
   };
 }
 
-function spawn(
-  request: SpawnRequest,
-  onFault: (error: unknown) => void,
-): { pid: number; releaseOutput(): void } {
+function spawn(request: SpawnRequest, onFault: (error: unknown) => void): Spawned {
   const program = locate(request.path, request.env["PATH"] ?? "");
+  const { cwd, cgroup } = request;
+  if (cwd !== undefined) checkFolder(cwd, request.path);
   let isStarted = false;
   let early: Exit | undefined;
   const exited = (exit: Exit): void => {
@@ -72,8 +112,10 @@ function spawn(
   let child: Bun.Subprocess<"ignore", "pipe", "pipe">;
   try {
     child = Bun.spawn({
-      cmd: [program],
+      cmd: [program, ...(request.args ?? [])],
       env: { ...request.env },
+      ...(cwd === undefined ? {} : { cwd }),
+      ...(cgroup === undefined ? {} : { cgroup }),
       stdin: "ignore",
       stdout: "pipe",
       stderr: "pipe",
@@ -100,10 +142,20 @@ function spawn(
   Promise.all(pumps).then(() => request.onOutputEnd(), onFault);
   return {
     pid: child.pid,
+    startTicks: startOf(child.pid),
     releaseOutput: () => {
       for (const reader of readers) reader.cancel().catch(onFault);
     },
   };
+}
+
+/** Of a process that was just started: that the system has no way to look is no reason to lose it. */
+function startOf(pid: number): number | undefined {
+  try {
+    return readProcess(pid)?.startTicks;
+  } catch {
+    return undefined;
+  }
 }
 
 async function pump(
@@ -132,6 +184,25 @@ function locate(path: string, searchPath: string): string {
   return path;
 }
 
+/** The system says of a bad working folder that the program does not exist. @throws `cannot_run` */
+function checkFolder(cwd: string, path: string): void {
+  let reason: unknown;
+  try {
+    if (statSync(cwd).isDirectory()) {
+      accessSync(cwd, constants.X_OK);
+      return;
+    }
+    reason = new Error("it is not a folder");
+  } catch (error) {
+    reason = error;
+  }
+  throw new OrchestratorError(
+    "cannot_run",
+    `Cannot run ${JSON.stringify(path)} in the working folder ${JSON.stringify(cwd)}`,
+    { cause: reason },
+  );
+}
+
 /** What cannot even be looked at is no folder: starting it says why. */
 function isFolder(path: string): boolean {
   try {
@@ -157,7 +228,7 @@ function explain(error: unknown, path: string): unknown {
   }
 }
 
-function signalGroup(pgid: number, signal: NodeJS.Signals): boolean {
+function signalGroup(pgid: number, signal: NodeJS.Signals | 0): boolean {
   try {
     process.kill(-pgid, signal);
     return true;

@@ -207,3 +207,34 @@ export const FILE_CLOCK_MS = 50;
 
 /** The state in all: twice what the most instances, links and events with the longest settings need. */
 export const MAX_STATE_BYTES: number = 512 * MIB;
+
+/** What of the process table is read in one turn of the event loop: about a hundred processes. */
+export const TABLE_SLICE_MS = 2;
+
+/** A younger process may be about to run its program: what its environment says is not kept. */
+export const YOUNG_PROCESS_MS = 1_000;
+
+/** Looks at /proc within one snapshot, each for what the last one was too early for. */
+export const MAX_TABLE_LOOKS = 4;
+
+/** Times that a snapshot waits a millisecond for processes that are just changing their program. */
+export const MAX_EXEC_WAITS = 10;
+
+/** While a tree is frozen, looks for what was forked meanwhile; after these, what is found is killed. */
+export const MAX_FREEZE_LOOKS = 8;
+
+/** Processes that a message names; the rest is counted. */
+export const MAX_NAMED_PROCESSES = 10;
+
+/** A guard that ended after this long was well: another one takes its place at once. */
+export const GUARD_LASTED_MS = 1_000;
+
+/** Pause before a guard that ended earlier is replaced; doubles up to the maximum. */
+export const GUARD_RETRY_MS = 100;
+export const GUARD_RETRY_MAX_MS = 60_000;
+
+/** What a guard has not read; a guard that is stopped is replaced. A thousand starts fit in it. */
+export const MAX_GUARD_BACKLOG_BYTES: number = 64 * KIB;
+
+/** At a start, time for what a killed daemon left behind to be gone. */
+export const RECOVERY_MS = 2_000;

@@ -42,8 +42,8 @@ function start(): FakeProcess {
 
 /** The process ends; what else is in its group stays. */
 function end(process: FakeProcess, exit: Partial<Exit> = { code: 0 }): void {
-  process.group.delete(process.pid);
-  process.request.onExit({ code: undefined, signal: undefined, ...exit });
+  process.exit(exit);
+  host.turn(0);
 }
 
 /** Whether a stop has been answered, and how. */
@@ -104,22 +104,22 @@ describe("An exit", () => {
 
   test("takes along what the process left behind in its group", () => {
     const process = start();
-    process.group.add(7);
+    const child = process.fork();
     end(process);
-    expect(process.signals).toEqual(["SIGKILL"]);
+    expect(child.signals).toEqual(["SIGKILL"]);
   });
 });
 
 describe("Supervisor.stop()", () => {
   test("interrupts the group, and is answered when it is empty", async () => {
     const process = start();
-    process.group.add(7);
+    const child = process.fork();
     const stop = watch(supervisor.stop());
     expect(process.signals).toEqual(["SIGINT"]);
     end(process);
     await settled();
     expect([supervisor.state, stop.answer]).toEqual(["stopping", ""]);
-    process.group.clear();
+    child.exit();
     host.turn(GROUP_POLL_MS);
     await settled();
     expect([supervisor.state, stop.answer]).toEqual(["stopped", "stopped"]);
@@ -133,13 +133,14 @@ describe("Supervisor.stop()", () => {
     expect(process.signals).toEqual(["SIGINT"]);
     host.turn(1);
     expect(process.signals).toEqual(["SIGINT", "SIGKILL"]);
-    end(process, { signal: "SIGKILL" });
+    host.turn(0);
     await settled();
     expect(stop.answer).toBe("stopped");
   });
 
   test("names what survives SIGKILL, and may be tried again", async () => {
     const process = start();
+    process.isStuck = true;
     const stop = watch(supervisor.stop());
     host.turn(STOP_GRACE_MS + KILL_WAIT_MS);
     await settled();

@@ -1,41 +1,232 @@
-// A system that does nothing by itself: processes that a test ends, and a clock turned by hand.
+// A small system in memory: processes that fork, leave their session and ignore signals, and a clock
+// turned by hand. Nothing happens by itself, and everything happens in the same order every time.
+//
+//   host.onSpawn = (process) => { process.react = dieOf("SIGINT"); };   // how programs behave
+//   const child = host.processes[0].fork({ session: true, mark: null }); // setsid, env -i
+//   host.processes[0].exit({ code: 3 });  host.turn(0);                  // told on the clock, as exits are
+//   await host.run(5_000);                                               // and promises settle in between
+//
+// SIGKILL ends every process that is not `isStuck`; SIGSTOP and SIGCONT stop it and let it go on, and
+// one that stands still reacts to nothing else. A process that was spawned is a zombie until its exit
+// is told, `exitDelayMs` after its end; others vanish, and their children become those of process 1.
+// Its output ends when the last process that inherited it is gone. Pids count up from 100; to have one
+// used again, set `nextPid`. A snapshot shows the moment at which it was asked for, `snapshotMs` later.
 
-import type { Host, SpawnRequest } from "../../src/host.ts";
+import type { Host, Spawned, SpawnRequest } from "../../src/host.ts";
+import type { Exit } from "../../src/model.ts";
+import {
+  MARK_VARIABLE,
+  type ProcessEntry,
+  type ProcessIdentity,
+  type Resources,
+  type SignalResult,
+} from "../../src/processes.ts";
 
-/** One process that was started; the test decides what becomes of it and of its group. */
-export interface FakeProcess {
+/** What a program does about a signal that it may catch: ends in this way, or goes on. */
+export type Reaction = (signal: string, process: FakeProcess) => Partial<Exit> | undefined;
+
+/** Programs that the given signals end. */
+export function dieOf(...signals: string[]): Reaction {
+  return (signal) => (signals.includes(signal) ? { signal } : undefined);
+}
+
+export interface ForkOptions {
+  /** Leaves the session and the group, as `setsid` does. */
+  readonly session?: boolean;
+  /** Another mark, or none. */
+  readonly mark?: string | null;
+  /** Lets go of the output that it inherited. */
+  readonly closesOutput?: boolean;
+  readonly command?: string;
+}
+
+interface Birth extends Omit<ProcessEntry, "state"> {
+  readonly output: SpawnRequest | undefined;
+  readonly request: SpawnRequest | undefined;
+}
+
+export class FakeProcess implements ProcessEntry {
   readonly pid: number;
-  readonly request: SpawnRequest;
-  /** Pids of its group, its own included while it lives. */
-  readonly group: Set<number>;
-  readonly signals: string[];
+  parent: number;
+  readonly group: number;
+  readonly session: number;
+  readonly startTicks: number;
+  readonly command: string;
+  readonly mark: string | undefined;
+  /** What the process was started with whose output this one holds. */
+  readonly output: SpawnRequest | undefined;
+  /** What it was started with, if it was spawned by us: its exit is told then. */
+  readonly request: SpawnRequest | undefined;
+  readonly signals: string[] = [];
+  /** By default it goes on, whatever signal comes. */
+  react: Reaction = () => undefined;
+  /** Not even SIGKILL ends it, as when it waits for a disk. */
+  isStuck = false;
+  /** Not ours to signal. */
+  isForeign = false;
+  state = "S";
+  readonly #host: FakeHost;
+
+  constructor(host: FakeHost, birth: Birth) {
+    this.#host = host;
+    this.pid = birth.pid;
+    this.parent = birth.parent;
+    this.group = birth.group;
+    this.session = birth.session;
+    this.startTicks = birth.startTicks;
+    this.command = birth.command;
+    this.mark = birth.mark;
+    this.output = birth.output;
+    this.request = birth.request;
+  }
+
+  get isAlive(): boolean {
+    return this.state !== "Z";
+  }
+
+  fork(options: ForkOptions = {}): FakeProcess {
+    return this.#host.fork(this, options);
+  }
+
+  /** It ends; whoever waits for it is told on the clock. */
+  exit(exit: Partial<Exit> = { code: 0 }): void {
+    if (this.isAlive) this.#host.end(this, { code: undefined, signal: undefined, ...exit });
+  }
+
+  receive(signal: string): void {
+    if (!this.isAlive) return;
+    this.signals.push(signal);
+    if (signal === "SIGKILL") {
+      if (!this.isStuck) this.exit({ signal });
+    } else if (signal === "SIGSTOP") this.state = "T";
+    else if (signal === "SIGCONT") this.state = "S";
+    else if (this.state !== "T") {
+      const exit = this.react(signal, this);
+      if (exit !== undefined) this.exit(exit);
+    }
+  }
 }
 
 export class FakeHost implements Host {
+  /** Those that were spawned, also after their end. */
   readonly processes: FakeProcess[] = [];
-  /** Thrown by the next spawn. */
+  /** Thrown by the next spawns. */
   fault: unknown;
   permitsNice = true;
   readonly niced: number[] = [];
+  /** Tells a program how to behave before its start is answered. */
+  onSpawn: (process: FakeProcess) => void = () => {};
+  exitDelayMs = 0;
+  snapshotMs = 0;
+  nextPid = 100;
+  #table: Map<number, FakeProcess> = new Map();
+  #ticks = 1_000;
   #nowMs = 0;
   #timers: { at: number; action: () => void }[] = [];
 
-  spawn(request: SpawnRequest): { pid: number; releaseOutput(): void } {
-    if (this.fault !== undefined) throw this.fault;
-    const pid = 100 + this.processes.length;
-    this.processes.push({ pid, request, group: new Set([pid]), signals: [] });
-    return { pid, releaseOutput() {} };
+  /** Every process there is, zombies included. */
+  get table(): FakeProcess[] {
+    return [...this.#table.values()];
   }
 
-  signalGroup(pgid: number, signal: string): boolean {
-    const process = this.processes.find(({ pid }) => pid === pgid);
-    if (process === undefined || process.group.size === 0) return false;
-    process.signals.push(signal);
+  spawn(request: SpawnRequest): Spawned {
+    if (this.fault !== undefined) throw this.fault;
+    const process = this.#lead(this.#takePid(), {
+      command: request.path.slice(request.path.lastIndexOf("/") + 1).slice(0, 15),
+      mark: request.env[MARK_VARIABLE],
+      output: request,
+      request,
+    });
+    this.processes.push(process);
+    this.onSpawn(process);
+    return { pid: process.pid, startTicks: process.startTicks, releaseOutput() {} };
+  }
+
+  /** Called by `FakeProcess.fork`. */
+  fork(parent: FakeProcess, options: ForkOptions): FakeProcess {
+    const pid = this.#takePid();
+    const isLeader = options.session === true;
+    const child = new FakeProcess(this, {
+      pid,
+      parent: parent.isAlive ? parent.pid : 1,
+      group: isLeader ? pid : parent.group,
+      session: isLeader ? pid : parent.session,
+      startTicks: this.#ticks++,
+      command: options.command ?? parent.command,
+      mark: options.mark === undefined ? parent.mark : (options.mark ?? undefined),
+      output: options.closesOutput === true ? undefined : parent.output,
+      request: undefined,
+    });
+    child.react = parent.react;
+    this.#table.set(pid, child);
+    return child;
+  }
+
+  /** Puts a process of somebody else into the table: a session of its own, without a mark. */
+  stranger(pid: number = this.#takePid()): FakeProcess {
+    return this.#lead(pid, {
+      command: "stranger",
+      mark: undefined,
+      output: undefined,
+      request: undefined,
+    });
+  }
+
+  /** Called by `FakeProcess.exit`. */
+  end(process: FakeProcess, exit: Exit): void {
+    const { request, output, pid } = process;
+    process.state = "Z";
+    for (const child of this.#table.values()) if (child.parent === pid) child.parent = 1;
+    if (request === undefined) this.#table.delete(pid);
+    else {
+      this.after(this.exitDelayMs, () => {
+        if (this.#table.get(pid) === process) this.#table.delete(pid);
+        request.onExit(exit);
+      });
+    }
+    if (output === undefined) return;
+    const isHeld = this.table.some((other) => other.isAlive && other.output === output);
+    if (!isHeld) this.after(this.exitDelayMs, () => output.onOutputEnd());
+  }
+
+  signalGroup(pgid: number, signal: NodeJS.Signals | 0): boolean {
+    const group = this.table.filter(({ group: number }) => number === pgid);
+    if (group.length === 0) return false;
+    if (group.every(({ isForeign }) => isForeign)) throw denied();
+    if (signal !== 0) {
+      for (const process of group) if (!process.isForeign) process.receive(signal);
+    }
     return true;
   }
 
+  signalProcess({ pid, startTicks }: ProcessIdentity, signal: NodeJS.Signals): SignalResult {
+    const process = this.#table.get(pid);
+    if (process?.startTicks !== startTicks || !process.isAlive) return "gone";
+    if (process.isForeign) return "denied";
+    process.receive(signal);
+    return "sent";
+  }
+
+  readProcess(pid: number): ProcessEntry | undefined {
+    const process = this.#table.get(pid);
+    return process === undefined ? undefined : copy(process);
+  }
+
+  snapshot(): Promise<readonly ProcessEntry[]> {
+    const entries = this.table.map(copy);
+    if (this.snapshotMs === 0) return Promise.resolve(entries);
+    return new Promise((resolve) => void this.after(this.snapshotMs, () => resolve(entries)));
+  }
+
+  resources({ pid, startTicks }: ProcessIdentity): Resources | undefined {
+    if (this.#table.get(pid)?.startTicks !== startTicks) return undefined;
+    return { uptimeMs: 1, cpuMs: 1, residentBytes: 1, openFiles: 1, threads: 1 };
+  }
+
   groupMembers(pgid: number): number[] {
-    return [...(this.processes.find(({ pid }) => pid === pgid)?.group ?? [])];
+    return this.table
+      .filter(({ group, isAlive }) => group === pgid && isAlive)
+      .map(({ pid }) => pid);
   }
 
   setPriority(_pid: number, nice: number): void {
@@ -55,20 +246,61 @@ export class FakeHost implements Host {
     };
   }
 
-  /** Turns the clock; timers fire in their order. */
+  /** Turns the clock; timers fire in their order. What waits for a promise comes later: see `run`. */
   turn(ms: number): void {
     const until = this.#nowMs + ms;
-    for (;;) {
-      const due = this.#timers.filter(({ at }) => at <= until).sort((a, b) => a.at - b.at)[0];
-      if (due === undefined) break;
-      this.#timers = this.#timers.filter((other) => other !== due);
-      this.#nowMs = due.at;
-      due.action();
-    }
+    while (this.#fire(until));
+    this.#nowMs = until;
+  }
+
+  /** Turns the clock, and lets promises settle before the next timer fires. */
+  async run(ms: number): Promise<void> {
+    const until = this.#nowMs + ms;
+    await settle();
+    while (this.#fire(until)) await settle();
     this.#nowMs = until;
   }
 
   get timers(): number {
     return this.#timers.length;
   }
+
+  #fire(until: number): boolean {
+    let due: { at: number; action: () => void } | undefined;
+    for (const timer of this.#timers) {
+      if (timer.at <= until && (due === undefined || timer.at < due.at)) due = timer;
+    }
+    if (due === undefined) return false;
+    this.#timers = this.#timers.filter((other) => other !== due);
+    this.#nowMs = due.at;
+    due.action();
+    return true;
+  }
+
+  /** A new process that leads a session. */
+  #lead(pid: number, birth: Pick<Birth, "command" | "mark" | "output" | "request">): FakeProcess {
+    const place = { pid, parent: 1, group: pid, session: pid, startTicks: this.#ticks++ };
+    const process = new FakeProcess(this, { ...place, ...birth });
+    this.#table.set(pid, process);
+    return process;
+  }
+
+  #takePid(): number {
+    while (this.#table.has(this.nextPid)) this.nextPid++;
+    return this.nextPid++;
+  }
+}
+
+/** Longer than any chain of promises between two timers. */
+async function settle(): Promise<void> {
+  for (let hop = 0; hop < 32; hop++) await undefined;
+}
+
+function copy(process: FakeProcess): ProcessEntry {
+  const { pid, parent, group, session, startTicks, state, command, mark } = process;
+  return { pid, parent, group, session, startTicks, state, command, mark };
+}
+
+function denied(): Error {
+  return Object.assign(new Error("EPERM"), { code: "EPERM", errno: -1 });
 }

@@ -1,0 +1,82 @@
+# The guard: ends what a daemon started when the daemon has ended without saying "q".
+#
+#   input:  "+ PID START"  a session that ends with the daemon, led by PID, which began at START ticks
+#           "- PID"        it is over
+#           "q"            an orderly end: nothing is to be done
+#   $1: id of the daemon's run   $2: folder of its control groups, or nothing
+#
+# By the rules of tree.ts it ends the sessions that it was told of, as long as their leader is gone or
+# began at START, whoever carries the daemon's mark, and whatever those have started.
+# For dash, bash and busybox; `sleep` with a fraction and `grep -z` are used where they exist.
+# What is known of a process has its pid in its name: told_PID=START, member_PID=LOOK.
+
+trap '' INT TERM HUP QUIT PIPE USR1 USR2 ALRM TSTP TTIN TTOU
+newline='
+'
+IFS=" $newline"
+run=$1 cgroup=$2
+
+
+if printf 'a\0b\0' | grep -qsz '^b$'; then
+  marked() { grep -lsz "^VEECLE_RUNTIME_RUN=$run\." /proc/[0-9]*/environ; }
+else
+  marked() { grep -lsF "VEECLE_RUNTIME_RUN=$run." /proc/[0-9]*/environ; }
+fi
+
+# Sets "members" to everything of ours that lives, and "groups" to the process groups of our sessions.
+look=0
+find_members() {
+  look=$((look + 1)) members= groups=
+  for path in $(LC_ALL=C marked); do
+    path=${path#/proc/}
+    pid=${path%/environ}
+    members="$members $pid"
+    eval "member_$pid=$look"
+  done
+  stats=$(cat /proc/[0-9]*/stat)
+  set -f
+  each_line drop_stranger
+  known=none
+  until [ "$known" = "$members" ]; do
+    known=$members
+    each_line admit
+  done
+  set +f
+}
+
+# Calls $1 with the pid, and with the line of /proc/PID/stat.
+each_line() {
+  IFS=$newline
+  for line in $stats; do
+    $1 "${line%% *}" "$line"
+  done
+  IFS=" $newline"
+}
+
+# A leader that began at another time is a stranger, to whom the number of a session of ours went.
+drop_stranger() {
+  eval "told=\${told_$1-}"
+  [ "$told" ] || return
+  IFS=' '
+  set -- "$1" ${2##*) } # pid state parent group session …
+  [ "$told" = "${21}" ] || unset "told_$1"
+}
+
+admit() {
+  eval "[ \"\${member_$1-}\" = $look ]" && return
+  IFS=' '
+  set -- "$1" ${2##*) }
+  case $2${19} in Z0 | Z1 | X*) return ;; esac # ended; with further threads, it has not
+  eval "told=\${told_$5-} parent=\${member_$3-} leader=\${member_$5-}"
+  if [ "$told" ]; then
+    groups="$groups -$4"
+  elif [ "$parent" != $look ] && [ "$leader" != $look ]; then
+    return
+  fi
+  members="$members $1"
+  eval "member_$1=$look"
+}
+
+find_members; find_members; find_members; find_members
+set -- $members; echo $#
+times

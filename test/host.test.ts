@@ -1,0 +1,104 @@
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+import { OrchestratorError } from "../src/errors.ts";
+import { type SpawnRequest, systemHost } from "../src/host.ts";
+import type { Exit } from "../src/model.ts";
+import { readProcess } from "../src/processes.ts";
+import { isAlive, Nursery } from "./support/processes.ts";
+import { within } from "./support/wire.ts";
+
+setDefaultTimeout(30_000);
+
+const nursery = new Nursery();
+const PATH = process.env["PATH"] ?? "/usr/bin:/bin";
+
+/** Runs a program to its end. */
+async function run(
+  request: Pick<SpawnRequest, "path"> & Partial<SpawnRequest>,
+): Promise<{ exit: Exit; output: string }> {
+  const host = systemHost((error) => {
+    throw error;
+  });
+  const exited = Promise.withResolvers<Exit>();
+  const ended = Promise.withResolvers<void>();
+  let output = "";
+  host.spawn({
+    env: { PATH },
+    onExit: exited.resolve,
+    onOutput: (_, chunk) => (output += Buffer.from(chunk).toString()),
+    onOutputEnd: ended.resolve,
+    ...request,
+  });
+  await within("the end of the output", ended.promise);
+  return { exit: await within("the exit", exited.promise), output };
+}
+
+describe("Host.spawn()", () => {
+  test("hands on arguments as they are, and runs in the working folder", async () => {
+    const args = ["-c", 'pwd; printf "[%s]" "$@"', "sh", "a b", "", "$HOME", "é\n"];
+    const { output } = await run({ path: "sh", args, cwd: "/usr/bin" });
+    expect(output).toBe("/usr/bin\n[a b][][$HOME][é\n]");
+  });
+
+  test("tells when the process began", () => {
+    const { pid, startTicks } = nursery.run("sleep", "1000");
+    expect(readProcess(pid)?.startTicks).toBe(startTicks as number);
+    expect(startTicks).toBeGreaterThan(0);
+  });
+
+  test.each([
+    ["missing", "ENOENT"],
+    ["file", "it is not a folder"],
+    ["file/below", "ENOTDIR"],
+  ])("says what is wrong with the working folder %s", async (name, reason) => {
+    writeFileSync(join(nursery.folder, "file"), "");
+    const cwd = join(nursery.folder, name);
+    const error = await run({ path: "true", cwd }).catch((fault: unknown) => fault);
+    expect(error).toBeInstanceOf(OrchestratorError);
+    const { code, message, cause } = error as OrchestratorError & { cause: Error };
+    expect([code, message]).toEqual([
+      "cannot_run",
+      `Cannot run "true" in the working folder ${JSON.stringify(cwd)}`,
+    ]);
+    expect(cause.message).toContain(reason);
+  });
+
+  test.skipIf(process.getuid?.() === 0)("says that a working folder is closed to us", async () => {
+    const cwd = join(nursery.folder, "closed");
+    mkdirSync(cwd);
+    chmodSync(cwd, 0o000);
+    const error = await run({ path: "true", cwd }).catch((fault: unknown) => fault);
+    expect((error as { cause: Error }).cause.message).toContain("EACCES");
+  });
+
+  test.each([
+    ["exit 0", { code: 0, signal: undefined }],
+    ["exit 3", { code: 3, signal: undefined }],
+    ["kill -s KILL $$", { code: undefined, signal: "SIGKILL" }],
+    ["kill -s TERM $$", { code: undefined, signal: "SIGTERM" }],
+    ["ulimit -c 0; kill -s ABRT $$", { code: undefined, signal: "SIGABRT" }],
+  ])("R10: tells the end by %j", async (script, exit) => {
+    expect((await run({ path: "sh", args: ["-c", script] })).exit).toEqual(exit);
+  });
+
+  test("R10: notices a hundred exits at once, and leaves no zombie", async () => {
+    const runs = Array.from({ length: 100 }, (_, i) => nursery.run("sh", "-c", `exit ${i}`));
+    const exits = await within("all exits", Promise.all(runs.map(({ exit }) => exit)), 20_000);
+    expect(exits.map(({ code }) => code)).toEqual(runs.map((_, i) => i));
+    expect(runs.filter(({ pid }) => readProcess(pid)?.parent === process.pid)).toEqual([]);
+  });
+});
+
+describe("Host.signalGroup()", () => {
+  test("asks with 0, signals otherwise, and tells when there is nobody", async () => {
+    const { host } = nursery;
+    const { pid, exit } = nursery.run("sleep", "1000");
+    expect(host.signalGroup(pid, 0)).toBe(true);
+    expect(isAlive(pid)).toBe(true);
+    expect(host.signalGroup(pid, "SIGTERM")).toBe(true);
+    expect((await exit).signal).toBe("SIGTERM");
+    expect(host.signalGroup(pid, 0)).toBe(false);
+  });
+});
