@@ -178,3 +178,9 @@ export const RESTART_RESET_MS = 10_000;
 
 /** Longest grace of a stop: a program that needs more is being operated on, not stopped. */
 export const MAX_STOP_GRACE_MS = 600_000;
+
+/** One file of a manifest, in characters. As many instances and links as are allowed take half of it. */
+export const MAX_MANIFEST_LENGTH: number = 1 * MIB;
+
+/** Files of one manifest, with all that it includes. */
+export const MAX_MANIFEST_FILES = 64;
