@@ -238,3 +238,9 @@ export const MAX_GUARD_BACKLOG_BYTES: number = 64 * KIB;
 
 /** At a start, time for what a killed daemon left behind to be gone. */
 export const RECOVERY_MS = 2_000;
+
+/** One file of a manifest, in characters. As many instances and links as are allowed take half of it. */
+export const MAX_MANIFEST_LENGTH: number = 1 * MIB;
+
+/** Files of one manifest, with all that it includes. */
+export const MAX_MANIFEST_FILES = 64;

@@ -151,3 +151,11 @@ export function parseDuration(text: string): number | undefined {
     ? undefined
     : Math.round(Number(match[1]) * (DURATION_MS[match[2] as string] as number));
 }
+
+/** The spelling of a duration that `parseDuration` reads back: whole, in the largest unit. */
+export function formatDuration(ms: number): string {
+  const unit = ["d", "h", "m", "s"].find((name) => ms % (DURATION_MS[name] as number) === 0);
+  return ms === 0 || unit === undefined
+    ? `${ms}ms`
+    : `${ms / (DURATION_MS[unit] as number)}${unit}`;
+}

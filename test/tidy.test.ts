@@ -217,7 +217,7 @@ describe("files", () => {
 
   test("of test/ mirror those of src/", () => {
     const mirrors = tests
-      .map(({ path }) => /^test\/((?:cli\/)?[^/]+)\.test\.ts$/.exec(path)?.[1])
+      .map(({ path }) => /^test\/((?:(?:cli|manifest)\/)?[^/]+)\.test\.ts$/.exec(path)?.[1])
       .filter((name) => name !== undefined);
     const orphans = mirrors.filter((name) => !existsSync(join(ROOT, "src", `${name}.ts`)));
     expect(orphans).toEqual([]);
