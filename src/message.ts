@@ -55,13 +55,18 @@ export function firstByte(found: number): number {
 /** How the message of every error of a reader begins. */
 export const SUBJECT = "Cannot read message";
 
-/** Neighbouring data messages of one type: `chunk[start, end)` holds `count` whole ones. Reused: copy what is kept. */
+/**
+ * Neighbouring data messages of one type: `chunk[start, end)` holds `count` whole ones. A single native
+ * one of more than `GATHER_BLOCK_BYTES` may begin in `chunk`, with its header and type name, and go on
+ * in `rest`; `end` then lies behind the chunk, as if all were one. Reused: copy what is kept.
+ */
 export interface Run {
   readonly dialect: Dialect;
   type: TypeName;
   chunk: Buffer;
   start: number;
   end: number;
+  rest: readonly Buffer[];
   count: number;
   /** Length of the longest of them, with its prefix or newline. */
   longest: number;
@@ -82,6 +87,8 @@ export interface MessageSink {
 }
 
 const NOTHING = Buffer.alloc(0);
+/** The rest of a run that lies in one chunk. */
+export const NO_REST: readonly Buffer[] = [];
 
 /** Collects neighbouring messages of one type into runs; a reader's own. */
 export class RunBuilder {
@@ -96,6 +103,7 @@ export class RunBuilder {
       chunk: NOTHING,
       start: 0,
       end: 0,
+      rest: NO_REST,
       count: 0,
       longest: 0,
     };
@@ -126,11 +134,14 @@ export class RunBuilder {
     run.longest = longest;
   }
 
-  flush(): void {
+  /** Hands on what there is; `rest` is what a single large message has besides its chunk. */
+  flush(rest: readonly Buffer[] = NO_REST): void {
     if (this.run.count === 0) return;
+    this.run.rest = rest;
     this.#sink.data(this.run);
     this.run.count = 0;
     this.run.chunk = NOTHING; // a kept view would pin the chunk
+    this.run.rest = NO_REST;
   }
 }
 

@@ -39,8 +39,11 @@ export class NativeReader implements MessageReader {
     this.#sink = sink;
     this.#runs = new RunBuilder("native", sink);
     this.#max = maxFrameBytes;
-    this.#scanner = new FrameScanner(4, maxFrameBytes, (chunk, view, start, end) =>
-      this.#frame(chunk, view, start, end),
+    this.#scanner = new FrameScanner(
+      4,
+      maxFrameBytes,
+      (chunk, view, start, end) => this.#frame(chunk, view, start, end),
+      (pieces, length) => this.#pieces(pieces, length),
     );
   }
 
@@ -62,6 +65,15 @@ export class NativeReader implements MessageReader {
     }
     this.#other(kind, chunk.subarray(name + length, end));
     return end;
+  }
+
+  /** A large frame that came in several chunks; its header and type name lie in the first piece. */
+  #pieces([first, ...rest]: readonly [Buffer, ...Buffer[]], length: number): void {
+    const isData = first[4] === KIND.data;
+    const chunk = isData ? first : Buffer.concat([first, ...rest]);
+    this.#runs.flush();
+    this.#frame(chunk, new DataView(chunk.buffer, chunk.byteOffset, chunk.length), 0, length);
+    this.#runs.flush(isData ? rest : undefined);
   }
 
   #type(chunk: Buffer, view: DataView, start: number, length: number): TypeName {

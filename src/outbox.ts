@@ -1,47 +1,41 @@
-// Unsent bytes of one connection: what goes out next, what is dropped, what is copied.
+// One connection's outbox: in which dialect messages go out, from which memory, and when.
 //
-// Pure: it is handed a `write` and owns no socket. Messages leave in the order in which they came,
-// whatever their link; each link has its own bound and accounts, in a `LinkQueue`. Within one turn
-// small messages are gathered in a scratch block, so that a target costs one system call; large ones
-// are handed on as views. What is left after a write is settled: copied, or kept as a view that pins
-// little more than itself.
+// Pure: it is handed a `write` and owns no socket. What waits, and what is dropped, is its backlog's
+// business. Within one turn small messages are gathered in a scratch block, so that a target costs one
+// system call; large ones are handed on as views. What is left after a write is settled: copied, or
+// kept as a view that pins little more than itself.
 
+import { GATHER_BLOCK_BYTES, GATHER_FRAME_BYTES, MAX_VEECLE_LINE_BYTES } from "./limits.ts";
+import { Backlog } from "./backlog.ts";
+import { type Dialect, messageEnd, NO_REST, type Run } from "./message.ts";
 import {
-  GATHER_BLOCK_BYTES,
-  GATHER_FRAME_BYTES,
-  MAX_PIN_RATIO,
-  MAX_VEECLE_LINE_BYTES,
-} from "./limits.ts";
-import { type Dialect, messageEnd, type Run } from "./message.ts";
-import { copyIntoBlock, longestOf, newestThatFit, oldestThatFit, SegmentList } from "./segments.ts";
+  copyIntoBlock,
+  longestOf,
+  neighbours,
+  type SegmentList,
+  slim,
+  slimFront,
+} from "./segments.ts";
 import type { TypeName } from "./typename.ts";
-import {
-  type DropReason,
-  LinkQueue,
-  type OutboxPool,
-  type QueueOwner,
-  type Segment,
-  type Target,
-} from "./queue.ts";
+import type { LinkQueue, OutboxPool, Segment, Target } from "./queue.ts";
 
 /** The unsent messages of one instance. */
-export class Outbox implements Target, QueueOwner {
+export class Outbox implements Target {
   isTouched = false;
   readonly #pool: OutboxPool;
-  /** Control messages of ours: few and small, they have no bound of their own. */
-  readonly #control: LinkQueue = new LinkQueue();
+  readonly #backlog: Backlog;
+  readonly #segments: SegmentList;
   #write: ((bytes: Buffer) => number) | undefined;
   #dialect: Dialect = "veecle";
   #isClosed = false;
   #isFull = false;
-  readonly #segments: SegmentList = new SegmentList();
   #scratch: Buffer | undefined;
   #scratchFilled = 0;
-  /** The first segment that still lies in the scratch block or in somebody's chunk. */
-  #unsettled: Segment | undefined;
 
   constructor(pool: OutboxPool) {
     this.#pool = pool;
+    this.#backlog = new Backlog(pool);
+    this.#segments = this.#backlog.segments;
   }
 
   get isEmpty(): boolean {
@@ -68,18 +62,17 @@ export class Outbox implements Target, QueueOwner {
     // The same messages may need more bytes than before.
     for (const queue of queues) {
       const excess = queue.queuedBytes - queue.settings.maxBytes;
-      if (excess > 0 && queue.settings.onFull !== "block") this.#shed(queue, excess, 0);
+      if (excess > 0 && queue.settings.onFull !== "block") this.#backlog.shed(queue, excess);
     }
     this.#pool.makeRoom(0);
+    this.#segments.unsettled = this.#segments.first; // what lay beside it may be gone
     this.flush();
   }
 
   /** The connection is gone: a message that was cut is dropped, the others wait for the next connection. */
   detach(): void {
     this.#write = undefined;
-    if (this.#segments.first?.partial === true)
-      this.#discard(this.#segments.first, "not_connected");
-    while (this.#control.first !== undefined) this.#discard(this.#control.first, "not_connected");
+    this.#backlog.disconnect();
   }
 
   /** Accepts messages again, as it does from the beginning. */
@@ -90,15 +83,11 @@ export class Outbox implements Target, QueueOwner {
   /** Drops everything; what comes from now on is dropped as `not_connected`. */
   close(): void {
     this.#isClosed = true;
-    while (this.#segments.first !== undefined) this.#discard(this.#segments.first, "target_gone");
+    this.#backlog.clear();
   }
 
   forget(queue: LinkQueue): void {
-    for (let segment = queue.first; segment !== undefined;) {
-      const next = segment.nextOfQueue;
-      if (!segment.partial) this.#discard(segment, "target_gone");
-      segment = next;
-    }
+    this.#backlog.forget(queue);
   }
 
   push(queue: LinkQueue, run: Run): void {
@@ -108,9 +97,9 @@ export class Outbox implements Target, QueueOwner {
       return;
     }
     if (this.#extend(queue, run)) return;
-    const { type, dialect, chunk, start, end, count, longest } = run;
+    const { type, dialect, chunk, start, end, rest, count, longest } = run;
     if (this.#write === undefined || this.#takes(dialect, longest)) {
-      this.#enqueue(queue, type, chunk, start, end, count, dialect);
+      this.#enqueue(queue, type, chunk, start, end, count, dialect, rest);
     } else {
       this.#adapt(queue, type, dialect, chunk, start, end, longest, (bytes, from, to, adapted) => {
         this.#enqueue(queue, type, bytes, from, to, adapted);
@@ -119,14 +108,10 @@ export class Outbox implements Target, QueueOwner {
     }
   }
 
-  shed(queue: LinkQueue, bytes: number): number {
-    return this.#shed(queue, bytes, 0);
-  }
-
   /** Sends a control message of ours, encoded in the connection's dialect, behind what is queued. */
   send(message: Buffer): void {
     if (this.#write === undefined) return;
-    this.#enqueue(this.#control, undefined, message, 0, message.length, 1);
+    this.#enqueue(this.#backlog.control, undefined, message, 0, message.length, 1);
     this.flush();
   }
 
@@ -140,43 +125,22 @@ export class Outbox implements Target, QueueOwner {
     while (this.#segments.first !== undefined && this.#write !== undefined && !this.#isFull) {
       const bytes = this.#nextWrite(this.#segments.first);
       const taken = this.#write(bytes);
-      if (taken > 0) this.#advance(taken);
+      if (taken > 0) this.#backlog.advance(taken);
       this.#isFull = taken < bytes.length;
     }
     this.#settle();
-    this.#unpin();
-  }
-
-  /** What is left of a large chunk must not keep all of it. */
-  #unpin(): void {
-    const chunk = this.#segments.first?.chunk;
-    if (chunk === undefined || chunk.buffer.byteLength <= GATHER_BLOCK_BYTES) return;
-    let length = 0;
-    let end = this.#segments.first;
-    for (; end?.chunk === chunk; end = end.next) length += end.end - end.start;
-    if (chunk.buffer.byteLength <= MAX_PIN_RATIO * length) return;
-    for (let segment = this.#segments.first; segment !== undefined && segment !== end;) {
-      copyIntoBlock(segment);
-      segment = segment.next;
-    }
+    slimFront(this.#segments.first);
   }
 
   /** As many queued bytes as make one efficient write: a view, or small stretches gathered. */
   #nextWrite(first: Segment): Buffer {
-    let end = first.end;
-    let segment = first.next;
-    for (; segment?.chunk === first.chunk && segment.start === end; segment = segment.next) {
-      end = segment.end;
-    }
-    if (segment === undefined || end - first.start >= GATHER_FRAME_BYTES) {
-      return first.start === 0 && end === first.chunk.length
-        ? first.chunk
-        : first.chunk.subarray(first.start, end);
-    }
+    const { bytes, next } = neighbours(first);
+    if (next === undefined || bytes.length >= GATHER_FRAME_BYTES) return bytes;
     this.#settle(); // the scratch block is needed, and what it held is in order
     const block = this.#takeScratch();
     let filled = 0;
     for (let part: Segment | undefined = first; part !== undefined; part = part.next) {
+      if (part.rest.length > 0) break;
       const length = part.end - part.start;
       if (filled > 0 && filled + length > block.length) break;
       filled += part.chunk.copy(
@@ -190,44 +154,6 @@ export class Outbox implements Target, QueueOwner {
     return block.subarray(0, filled);
   }
 
-  /** `bytes` more were taken by the kernel. */
-  #advance(bytes: number): void {
-    for (let left = bytes; left > 0;) {
-      const segment = this.#segments.first as Segment;
-      const length = segment.end - segment.start;
-      if (left >= length) {
-        left -= length;
-        segment.queue.delivered += segment.count;
-        this.#unlink(segment);
-        continue;
-      }
-      const stop = segment.start + left;
-      if (!segment.partial) this.#deliverUpTo(segment, stop);
-      this.#forgetBytes(segment.queue, stop - segment.start);
-      segment.start = stop;
-      return;
-    }
-  }
-
-  /** Counts the whole messages that end at or before `stop`, and splits off the one that is cut. */
-  #deliverUpTo(segment: Segment, stop: number): void {
-    let count = 0;
-    let message = segment.start;
-    let end = messageEnd(segment.dialect, segment.chunk, message);
-    while (end <= stop) {
-      count++;
-      message = end;
-      end = messageEnd(segment.dialect, segment.chunk, message);
-    }
-    segment.queue.delivered += count;
-    segment.queue.queued -= count;
-    segment.count -= count;
-    if (message === stop) return;
-    segment.partial = true;
-    if (segment.count === 1) return;
-    this.#segments.splitFirst(segment, end);
-  }
-
   #enqueue(
     queue: LinkQueue,
     type: TypeName | undefined,
@@ -236,48 +162,17 @@ export class Outbox implements Target, QueueOwner {
     end: number,
     count: number,
     dialect: Dialect = this.#dialect,
+    rest: readonly Buffer[] = NO_REST,
   ): void {
-    let from = start;
-    let to = end;
-    let left = count;
+    let [from, to, left] = [start, end, count];
     if (!queue.hasRoom(end - start, count)) {
-      const { onFull } = queue.settings;
-      if (onFull === "drop-oldest") {
-        [from, left] = newestThatFit(queue, dialect, chunk, start, end, count);
-      } else if (onFull === "drop-newest") {
-        [to, left] = oldestThatFit(queue, dialect, chunk, start, count);
-      }
-      queue.drop("full", count - left);
-      if (left === 0) return;
-      if (onFull === "drop-oldest") {
-        const { maxBytes, maxMessages } = queue.settings;
-        this.#shed(
-          queue,
-          queue.queuedBytes + to - from - maxBytes,
-          queue.queued + left - maxMessages,
-        );
-      }
+      [from, to, left] = this.#backlog.fit(queue, dialect, chunk, start, end, count);
     }
     const length = to - from;
-    const isOurs = queue === this.#control;
-    if (
-      !isOurs &&
-      this.#pool.usedBytes + length > this.#pool.maxBytes &&
-      !this.#pool.makeRoom(length)
-    ) {
-      queue.drop("full", left);
-      return;
-    }
-    if (queue.owner === undefined && !isOurs) {
-      queue.owner = this;
-      this.#pool.enter(queue);
-    }
-    queue.queued += left;
-    queue.queuedBytes += length;
-    if (!isOurs) this.#pool.usedBytes += length;
-    if (length > GATHER_FRAME_BYTES)
-      this.#note(this.#segments.append(queue, type, dialect, chunk, from, to, left));
-    else this.#gather(queue, type, dialect, chunk, from, to, left);
+    if (length === 0 || !this.#backlog.enter(queue, length, left)) return;
+    if (length > GATHER_FRAME_BYTES) {
+      this.#segments.append(queue, type, dialect, chunk, from, to, rest, left);
+    } else this.#gather(queue, type, dialect, chunk, from, to, left);
   }
 
   #gather(
@@ -303,14 +198,10 @@ export class Outbox implements Target, QueueOwner {
     ) {
       last.end = this.#scratchFilled;
       last.count += count;
-    } else
-      this.#note(
-        this.#segments.append(queue, type, dialect, block, at, this.#scratchFilled, count),
-      );
-  }
-
-  #note(segment: Segment): void {
-    this.#unsettled ??= segment;
+    } else {
+      const to = this.#scratchFilled;
+      this.#segments.append(queue, type, dialect, block, at, to, NO_REST, count);
+    }
   }
 
   #takeScratch(): Buffer {
@@ -320,77 +211,16 @@ export class Outbox implements Target, QueueOwner {
 
   /** Moves what still lies in the scratch block, or pins too large a chunk, into its queue's own blocks. */
   #settle(): void {
-    for (let segment = this.#unsettled; segment !== undefined; segment = segment.next) {
+    for (let segment = this.#segments.unsettled; segment !== undefined; segment = segment.next) {
       const { chunk } = segment;
-      if (
-        chunk === this.#scratch ||
-        this.#pool.translator.owns(chunk) ||
-        chunk.buffer.byteLength > MAX_PIN_RATIO * (segment.end - segment.start)
-      ) {
-        copyIntoBlock(segment);
-        this.#segments.merge(segment);
-      }
+      if (chunk === this.#scratch || this.#pool.translator.owns(chunk)) copyIntoBlock(segment);
+      else if (!slim(segment)) continue;
+      this.#segments.merge(segment);
     }
-    this.#unsettled = undefined;
+    this.#segments.unsettled = undefined;
     this.#scratchFilled = 0;
     if (this.#scratch !== undefined) this.#pool.giveBack(this.#scratch);
     this.#scratch = undefined;
-  }
-
-  /** Drops the oldest whole messages of a queue until so many bytes and messages are gone; returns the bytes. */
-  #shed(queue: LinkQueue, bytes: number, messages: number): number {
-    let freed = 0;
-    let count = 0;
-    let segment = queue.first?.partial === true ? queue.first.nextOfQueue : queue.first;
-    while (segment !== undefined && (freed < bytes || count < messages)) {
-      const next: Segment | undefined = segment.nextOfQueue;
-      const isWhole =
-        segment.end - segment.start <= bytes - freed || segment.count <= messages - count;
-      if (isWhole) {
-        freed += segment.end - segment.start;
-        count += segment.count;
-        this.#unlink(segment);
-      } else {
-        const start = segment.start;
-        let dropped = 0;
-        while (freed + segment.start - start < bytes || count + dropped < messages) {
-          segment.start = messageEnd(segment.dialect, segment.chunk, segment.start);
-          dropped++;
-        }
-        segment.count -= dropped;
-        queue.queued -= dropped;
-        count += dropped;
-        this.#forgetBytes(queue, segment.start - start);
-        freed += segment.start - start;
-        if (segment.count === 0) this.#unlink(segment);
-      }
-      segment = next;
-    }
-    queue.drop("full", count);
-    return freed;
-  }
-
-  #discard(segment: Segment, reason: DropReason): void {
-    const { queue, count } = segment;
-    this.#unlink(segment);
-    if (queue !== this.#control) queue.drop(reason, count);
-  }
-
-  #forgetBytes(queue: LinkQueue, bytes: number): void {
-    queue.queuedBytes -= bytes;
-    if (queue === this.#control) return;
-    this.#pool.usedBytes -= bytes;
-    queue.letGo();
-  }
-
-  /** Takes a segment out of the lists and out of the counts of what is queued. */
-  #unlink(segment: Segment): void {
-    const { queue } = segment;
-    if (this.#unsettled === segment) this.#unsettled = segment.next;
-    this.#segments.remove(segment);
-    if (queue.first === undefined) queue.block = undefined;
-    queue.queued -= segment.count;
-    this.#forgetBytes(queue, segment.end - segment.start);
   }
 
   /**
@@ -406,8 +236,7 @@ export class Outbox implements Target, QueueOwner {
       filled + length > GATHER_BLOCK_BYTES ||
       last.end !== filled ||
       last.dialect !== run.dialect ||
-      !queue.hasRoom(length, run.count) ||
-      this.#pool.usedBytes + length > this.#pool.maxBytes ||
+      !this.#backlog.hasRoom(queue, length, run.count) ||
       !this.#takes(run.dialect, run.longest)
     ) {
       return false;
@@ -415,9 +244,7 @@ export class Outbox implements Target, QueueOwner {
     run.chunk.copy(last.chunk, filled, run.start, run.end);
     this.#scratchFilled = last.end = filled + length;
     last.count += run.count;
-    queue.queued += run.count;
-    queue.queuedBytes += length;
-    this.#pool.usedBytes += length;
+    this.#backlog.enter(queue, length, run.count);
     return true;
   }
 
@@ -431,7 +258,6 @@ export class Outbox implements Target, QueueOwner {
   /** Brings a queued segment into the connection's dialect. */
   #adaptSegment(segment: Segment, type: TypeName): void {
     const { queue, dialect, chunk, start, end } = segment;
-    const length = end - start;
     const longest = longestOf(segment);
     if (this.#takes(dialect, longest)) return;
     const parts: Buffer[] = [];
@@ -440,15 +266,7 @@ export class Outbox implements Target, QueueOwner {
       parts.push(Buffer.from(bytes.subarray(from, to)));
       count += adapted;
     });
-    const bytes = Buffer.concat(parts);
-    queue.queued += count - segment.count;
-    this.#forgetBytes(queue, length - bytes.length);
-    segment.dialect = this.#dialect;
-    segment.chunk = bytes;
-    segment.start = 0;
-    segment.end = bytes.length;
-    segment.count = count;
-    if (count === 0) this.#unlink(segment);
+    this.#backlog.replace(segment, this.#dialect, Buffer.concat(parts), count);
   }
 
   /** Hands on messages as this connection takes them; the others are counted as dropped. */

@@ -7,7 +7,7 @@ import { MAX_DATAGRAM_BYTES } from "./limits.ts";
 import { messageChain, OrchestratorError } from "./errors.ts";
 import type { DatagramSocket } from "./datagram.ts";
 import type { QuietLog } from "./log.ts";
-import { datagramOf, decodeDatagram, messageEnd, type Run } from "./message.ts";
+import { datagramOf, decodeDatagram, messageEnd, NO_REST, type Run } from "./message.ts";
 import type { Translator } from "./translate.ts";
 import type { LinkQueue, Target } from "./queue.ts";
 import { type Router, Source } from "./router.ts";
@@ -88,6 +88,7 @@ export class PeerReceiver {
         chunk: line,
         start: 0,
         end: line.length,
+        rest: NO_REST,
         count: 1,
         longest: line.length,
       });

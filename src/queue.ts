@@ -29,6 +29,8 @@ export interface Segment {
   chunk: Buffer;
   start: number;
   end: number;
+  /** What its only message has behind its chunk; `end` then counts as if all were one. */
+  rest: readonly Buffer[];
   count: number;
   /** The beginning of its only message is sent already. */
   partial: boolean;

@@ -1,9 +1,11 @@
 // The list of stretches of messages in an outbox, in order of arrival, and of each link among them.
 //
 // A segment stands in two lists at once: of the outbox, which decides what is sent next, and of its
-// queue, which decides what is dropped first. Counts and bytes are the outbox's business.
+// queue, which decides what is dropped first. Here is also the memory that segments lie in: their own
+// chunks, as long as these keep little more alive than what is queued of them, or blocks of the queue.
+// Counts and bytes are the backlog's business.
 
-import { GATHER_BLOCK_BYTES } from "./limits.ts";
+import { GATHER_BLOCK_BYTES, MAX_PIN_RATIO } from "./limits.ts";
 import { type Dialect, messageEnd } from "./message.ts";
 import type { LinkQueue, Segment } from "./queue.ts";
 import type { TypeName } from "./typename.ts";
@@ -12,6 +14,8 @@ import type { TypeName } from "./typename.ts";
 export class SegmentList {
   first: Segment | undefined;
   last: Segment | undefined;
+  /** The first one that came in this turn, and still lies where it came. */
+  unsettled: Segment | undefined;
 
   append(
     queue: LinkQueue,
@@ -20,6 +24,7 @@ export class SegmentList {
     chunk: Buffer,
     start: number,
     end: number,
+    rest: readonly Buffer[],
     count: number,
   ): Segment {
     const segment: Segment = {
@@ -29,6 +34,7 @@ export class SegmentList {
       chunk,
       start,
       end,
+      rest,
       count,
       partial: false,
       previous: this.last,
@@ -42,6 +48,7 @@ export class SegmentList {
     if (queue.last === undefined) queue.first = segment;
     else queue.last.nextOfQueue = segment;
     queue.last = segment;
+    this.unsettled ??= segment;
     return segment;
   }
 
@@ -56,6 +63,7 @@ export class SegmentList {
     else previousOfQueue.nextOfQueue = nextOfQueue;
     if (nextOfQueue === undefined) queue.last = previousOfQueue;
     else nextOfQueue.previousOfQueue = previousOfQueue;
+    if (this.unsettled === segment) this.unsettled = next;
   }
 
   /** Splits off what stands behind the first message, which ends at `end`. */
@@ -95,6 +103,45 @@ export class SegmentList {
   }
 }
 
+/** Moves the beginning of a segment to `start`, and past the pieces that end before it. */
+export function moveStart(segment: Segment, start: number): void {
+  segment.start = start;
+  while (segment.start >= segment.chunk.length) {
+    const [next, ...rest] = segment.rest;
+    if (next === undefined) return;
+    segment.start -= segment.chunk.length;
+    segment.end -= segment.chunk.length;
+    segment.chunk = next;
+    segment.rest = rest;
+  }
+}
+
+/** A view of a segment, and of those behind it, as far as they stand side by side in memory. */
+export function neighbours(first: Segment): { bytes: Buffer; next: Segment | undefined } {
+  const { chunk, start } = first;
+  let end = chunkEnd(first);
+  let next = first.rest.length > 0 ? undefined : first.next;
+  while (
+    next !== undefined &&
+    next.chunk.byteOffset + next.start === chunk.byteOffset + end &&
+    next.chunk.buffer === chunk.buffer
+  ) {
+    end += chunkEnd(next) - next.start;
+    next = next.rest.length > 0 ? undefined : next.next;
+  }
+  if (start === 0 && end === chunk.length) return { bytes: chunk, next };
+  const isWithin = end <= chunk.length;
+  const bytes = isWithin
+    ? chunk.subarray(start, end)
+    : Buffer.from(chunk.buffer, chunk.byteOffset + start, end - start);
+  return { bytes, next };
+}
+
+/** Where a segment, or its first piece, ends in its chunk. */
+function chunkEnd({ chunk, end }: Segment): number {
+  return Math.min(end, chunk.length);
+}
+
 /** Copies a segment behind what its queue has already, in blocks that grow with the queue. */
 export function copyIntoBlock(segment: Segment): void {
   const { queue } = segment;
@@ -111,48 +158,58 @@ export function copyIntoBlock(segment: Segment): void {
   segment.end = queue.blockFilled;
 }
 
-/**
- * Of messages that come to a queue without room for all, where the newest begin that fit if the
- * queue gives up its own, but for one whose beginning is sent; and how many they are.
- */
-export function newestThatFit(
-  queue: LinkQueue,
-  dialect: Dialect,
-  chunk: Buffer,
-  start: number,
-  end: number,
-  count: number,
-): [from: number, count: number] {
-  const { maxBytes, maxMessages } = queue.settings;
-  const cut = queue.first?.partial === true ? queue.first : undefined;
-  const roomBytes = maxBytes - (cut === undefined ? 0 : cut.end - cut.start);
-  const room = maxMessages - (cut === undefined ? 0 : 1);
-  let from = start;
-  let left = count;
-  while (left > 0 && (end - from > roomBytes || left > room)) {
-    from = messageEnd(dialect, chunk, from);
-    left--;
+/** Copies what keeps more alive than it may; returns whether there was such a thing. */
+export function slim(segment: Segment): boolean {
+  const { chunk, start, end, rest } = segment;
+  if (rest.length === 0) {
+    if (!isThin(chunk, segment)) return false;
+    copyIntoBlock(segment);
+    return true;
   }
-  return [from, left];
+  const pieces = [chunk.subarray(start), ...rest];
+  const own = pieces.map((piece) => (isThin(piece, segment) ? copyOf(piece) : piece));
+  if (own.every((piece, i) => piece === pieces[i])) return false;
+  [segment.chunk, ...segment.rest] = own as [Buffer, ...Buffer[]];
+  segment.start = 0;
+  segment.end = end - start;
+  return true;
 }
 
-/** Of messages that come to a queue without room for all, where the oldest end that fit; and how many they are. */
-export function oldestThatFit(
-  queue: LinkQueue,
-  dialect: Dialect,
-  chunk: Buffer,
-  start: number,
-  count: number,
-): [to: number, count: number] {
-  let to = start;
-  let kept = 0;
-  while (kept < count) {
-    const next = messageEnd(dialect, chunk, to);
-    if (!queue.hasRoom(next - start, kept + 1)) break;
-    to = next;
-    kept++;
+/** What is left at the front of a queue must not keep alive what is gone. */
+export function slimFront(front: Segment | undefined): void {
+  if (front === undefined) return;
+  if (front.rest.length === 0 && front.chunk.buffer.byteLength <= GATHER_BLOCK_BYTES) return;
+  let segment: Segment | undefined = front;
+  while (segment !== undefined && slim(segment)) segment = segment.nextOfQueue;
+}
+
+/** Whether the queue of a segment has too little of the memory in which a piece of it lies. */
+function isThin({ buffer }: Buffer, segment: Segment): boolean {
+  let bytes = 0;
+  for (let one = segment.previousOfQueue; one !== undefined; one = one.previousOfQueue) {
+    const more = bytesOn(one, buffer);
+    if (more === 0) break;
+    bytes += more;
   }
-  return [to, kept];
+  for (let one: Segment | undefined = segment; one !== undefined; one = one.nextOfQueue) {
+    const more = bytesOn(one, buffer);
+    if (more === 0) break;
+    bytes += more;
+  }
+  return buffer.byteLength > MAX_PIN_RATIO * bytes;
+}
+
+/** How many bytes of a segment lie in this memory. */
+function bytesOn(segment: Segment, memory: ArrayBufferLike): number {
+  let bytes = segment.chunk.buffer === memory ? chunkEnd(segment) - segment.start : 0;
+  for (const piece of segment.rest) if (piece.buffer === memory) bytes += piece.length;
+  return bytes;
+}
+
+function copyOf(piece: Buffer): Buffer {
+  const own = Buffer.allocUnsafeSlow(piece.length);
+  piece.copy(own);
+  return own;
 }
 
 /** The length of the longest message of a segment. */

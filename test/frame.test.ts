@@ -1,7 +1,13 @@
 import { describe, expect, test } from "bun:test";
 
 import { encodeFrame, FrameScanner, PREFIX_BYTES } from "../src/frame.ts";
-import { MAX_FRAME_BYTES, MAX_NATIVE_FRAME_BYTES, MAX_REQUEST_BYTES } from "../src/limits.ts";
+import {
+  GATHER_BLOCK_BYTES,
+  GATHER_FRAME_BYTES,
+  MAX_FRAME_BYTES,
+  MAX_NATIVE_FRAME_BYTES,
+  MAX_REQUEST_BYTES,
+} from "../src/limits.ts";
 import { cutBy, property, type Random } from "./support/random.ts";
 import { refusal } from "./support/refusal.ts";
 
@@ -174,6 +180,68 @@ describe("FrameScanner", () => {
     const { scanner: it } = scanner(4, 8);
     it.push(Buffer.from("ffffff", "hex"));
     expect(refusal(() => it.push(Buffer.from("ff", "hex")))).toStartWith("limit_exceeded: ");
+  });
+
+  describe("with a visitor of pieces", () => {
+    interface Seen {
+      readonly frames: Buffer[];
+      readonly inPieces: { readonly pieces: readonly Buffer[]; readonly length: number }[];
+    }
+
+    function seen(chunks: readonly Buffer[]): Seen {
+      const all: Seen = { frames: [], inPieces: [] };
+      const it = new FrameScanner(
+        0,
+        MAX_NATIVE_FRAME_BYTES,
+        (chunk, _view, start, end) => void all.frames.push(chunk.subarray(start, end)),
+        (pieces, length) => {
+          all.inPieces.push({ pieces, length });
+          all.frames.push(Buffer.concat(pieces));
+        },
+      );
+      for (const chunk of chunks) it.push(chunk);
+      expect(it.pendingBytes).toBe(0);
+      return all;
+    }
+
+    property("finds the same frames however the stream is cut (P-3, P-4)", 60, (random) => {
+      const bodies = Array.from({ length: random.int(1, 5) }, () =>
+        random.chance(0.5)
+          ? random.bytes(random.size(0, 300))
+          : Buffer.alloc(random.int(60_000, 200_000), random.text(13, ["a", "b", "c"])),
+      );
+      const frames = bodies.map((body) => encodeFrame(body));
+      const stream = Buffer.concat(frames);
+      const longest = random.pick([3, 1_000, 40_000, 300_000]);
+      const found = seen(cutBy(stream, () => random.int(1, longest)));
+      expect(found.frames.map((frame) => frame.length)).toEqual(frames.map(({ length }) => length));
+      expect(Buffer.concat(found.frames).equals(stream)).toBe(true);
+      for (const { pieces, length } of found.inPieces) {
+        expect(length).toBeGreaterThan(GATHER_BLOCK_BYTES);
+        expect(pieces.reduce((sum, piece) => sum + piece.length, 0)).toBe(length);
+        for (const piece of pieces.slice(0, -1)) {
+          expect(piece.length).toBeGreaterThanOrEqual(GATHER_FRAME_BYTES);
+        }
+      }
+    });
+
+    test("hands on large pieces as they came", () => {
+      const frame = encodeFrame(Buffer.alloc(200_000));
+      const chunks = cutBy(Buffer.concat([encodeFrame("a"), frame]), () => 70_000);
+      const [large] = seen(chunks).inPieces;
+      expect(large?.pieces.map(({ buffer }) => buffer)).toEqual(chunks.map(({ buffer }) => buffer));
+    });
+
+    test("puts together what is no larger than a block, and what a chunk brings too little of", () => {
+      const body = (bytes: number): Buffer => encodeFrame(Buffer.alloc(bytes - PREFIX_BYTES));
+      const small = seen(cutBy(body(GATHER_BLOCK_BYTES), () => 40_000));
+      expect([small.frames.length, small.inPieces.length]).toEqual([1, 0]);
+      const [large] = seen(cutBy(body(GATHER_BLOCK_BYTES + 1), () => 10)).inPieces;
+      expect(large?.pieces.map(({ length }) => length)).toEqual([
+        ...new Array(GATHER_BLOCK_BYTES / GATHER_FRAME_BYTES).fill(GATHER_FRAME_BYTES),
+        1,
+      ]);
+    });
   });
 
   property("hands on every frame before the one that it refuses", 200, (random) => {

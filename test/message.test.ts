@@ -14,6 +14,7 @@ import {
   KIND,
   messageEnd,
   type MessageReader,
+  type Run,
 } from "../src/message.ts";
 import { NativeReader } from "../src/native.ts";
 import { type TypeName, TypeTable } from "../src/typename.ts";
@@ -319,6 +320,85 @@ describe("NativeReader", () => {
     const { sink } = read("native", [bytes]);
     const [run] = sink.runs;
     expect(run?.chunk.subarray(run.start, run.end)).toEqual(bytes);
+  });
+
+  describe("a large frame that comes in several chunks", () => {
+    const large = "x".repeat(300_000);
+
+    property("is one message among the others, however it is cut (P-4, P-28)", 40, (random) => {
+      const meant = Array.from({ length: random.int(1, 8) }, (_, i) =>
+        data(
+          random.pick(["a", "b"]),
+          random.chance(0.4) ? `${i}`.padEnd(random.int(60_000, 250_000)) : `${i}`,
+        ),
+      );
+      const stream = Buffer.concat(meant.map((one) => nativeFrame(1, one.typeName, one.payload)));
+      const longest = random.pick([2_000, 70_000, 300_000]);
+      const { sink } = read(
+        "native",
+        cutBy(stream, () => random.int(1, longest)),
+      );
+      const brief = ({ typeName, payload }: Data): string =>
+        `${typeName} ${payload.length} ${Bun.hash(payload)}`;
+      expect(sink.messages.map(brief)).toEqual(meant.map(brief));
+      expect(sink.again().map(brief)).toEqual(meant.map(brief));
+    });
+
+    test("is not copied, and handed on alone", () => {
+      const frames = [
+        nativeFrame(1, "a", "1"),
+        nativeFrame(1, "a", large),
+        nativeFrame(1, "a", "2"),
+      ];
+      const chunks = cutBy(Buffer.concat(frames), () => 120_000);
+      const sink = new Collector();
+      const it = reader("native", sink);
+      for (const chunk of chunks) it.push(chunk);
+      expect(sink.runs.map(({ count, rest }) => [count, rest.length])).toEqual([
+        [1, 0],
+        [1, 2],
+        [1, 0],
+      ]);
+      const { chunk, rest } = sink.runs[1] as Run;
+      expect([chunk, ...rest].map(({ buffer }) => buffer)).toEqual(
+        chunks.map(({ buffer }) => buffer),
+      );
+    });
+
+    test("is handed on with its last byte, and not before", () => {
+      const frame = nativeFrame(1, "a", large);
+      const sink = new Collector();
+      const it = reader("native", sink);
+      it.push(Buffer.from(frame.subarray(0, 100_000)));
+      it.push(Buffer.from(frame.subarray(100_000, -1)));
+      expect(sink.messages).toHaveLength(0);
+      it.push(Buffer.from(frame.subarray(-1)));
+      expect(sink.messages).toHaveLength(1);
+    });
+
+    test("may be of any kind", () => {
+      const json = JSON.stringify({ a: large });
+      const kinds = [KIND.telemetry, KIND.controlRequest, 99];
+      const stream = Buffer.concat(kinds.map((kind) => nativeFrame(kind, "", json)));
+      const { sink } = read(
+        "native",
+        cutBy(stream, () => 120_000),
+      );
+      expect(sink.telemetries).toEqual([json]);
+      expect(sink.controls).toEqual([{ a: large }]);
+      expect(sink.skips).toEqual(["frame of kind 99"]);
+    });
+
+    test("is refused for its type name as any other", () => {
+      const cases: [name: string, fault: string][] = [
+        ["", "a type name has 1 to 1024 bytes, this one 0"],
+        ["x".repeat(MAX_TYPE_NAME_BYTES + 1), "a type name has 1 to 1024 bytes, this one 1025"],
+      ];
+      for (const [name, fault] of cases) {
+        const chunks = cutBy(nativeFrame(1, name, large), () => 120_000);
+        expect(read("native", chunks).refused).toBe(`bad_request: Cannot read message: ${fault}`);
+      }
+    });
   });
 
   test("ignores the type name of a frame that has none to have", () => {

@@ -11,7 +11,7 @@ import type { LinkSettings } from "../src/model.ts";
 import { Outbox } from "../src/outbox.ts";
 import { LinkQueue, OutboxPool } from "../src/queue.ts";
 import { nativeFrame, veecleLine } from "./support/messages.ts";
-import { accounts, Kernel, queueOf, runOf } from "./support/outbox.ts";
+import { accounts, Kernel, queueOf, runInPieces, runOf } from "./support/outbox.ts";
 import { property } from "./support/random.ts";
 import { inspect, Traffic } from "./support/traffic.ts";
 
@@ -72,6 +72,14 @@ describe("the conservation law: routed = delivered + dropped + queued (P-35, P-3
     new Traffic(random, { isBounded: true, checksBounds: true }).run(60);
   });
 
+  property("and for large messages in many pieces", 60, (random) => {
+    new Traffic(random, { hasLarge: true, checksMemory: true }).run(60);
+  });
+
+  property("and for large messages when queues and pool are full", 120, (random) => {
+    new Traffic(random, { hasLarge: true, isBounded: true, checksBounds: true }).run(60);
+  });
+
   property("and what is queued keeps little more than itself alive", 60, (random) => {
     new Traffic(random, { checksMemory: true }).run(60);
   });
@@ -130,6 +138,14 @@ describe("Outbox.push() and flush()", () => {
     outbox.flush();
     expect(kernel.views).toHaveLength(1);
     expect(kernel.views[0]?.buffer).toBe(large.chunk.buffer);
+  });
+
+  test("never turn over a run of nothing", () => {
+    const { outbox, queue } = scene();
+    const kernel = attach(outbox);
+    outbox.push(queue, { ...runOf("native", "T", ["1"]), end: 0, count: 0, longest: 0 });
+    outbox.flush();
+    expect([outbox.isEmpty, kernel.writes.length, accounts(queue)]).toEqual([true, 0, "0 = 0 + 0"]);
   });
 
   test("do not keep a chunk that they have copied", () => {
@@ -232,6 +248,129 @@ describe("Outbox.push() and flush()", () => {
     expect(accounts(queue)).toBe("2 = 0 + 2");
     outbox.drain();
     expect(calls).toBe(2);
+  });
+});
+
+describe("a large message in pieces", () => {
+  const large = "x".repeat(300_000 - OVERHEAD);
+
+  test("leaves without a copy, between its neighbours", () => {
+    const { outbox, queue } = scene();
+    const kernel = attach(outbox);
+    const run = runInPieces(large, 100_000, 100_000);
+    outbox.push(queue, runOf("native", "T", ["1"]));
+    outbox.push(queue, run);
+    outbox.push(queue, runOf("native", "T", ["2"]));
+    outbox.flush();
+    expect(kernel.payloads.map((payload) => payload.length)).toEqual([1, large.length, 1]);
+    const memory = kernel.views.map(({ buffer }) => buffer);
+    for (const { buffer } of [run.chunk, ...run.rest]) expect(memory).toContain(buffer);
+    expect(accounts(queue)).toBe("3 = 3 + 0");
+  });
+
+  test("leaves in one write with what follows its last piece in the same chunk", () => {
+    const { outbox, queue } = scene();
+    const kernel = attach(outbox);
+    const next = runOf("native", "T", new Array(5).fill("y".repeat(20_000)));
+    const run = runInPieces(large, 200_000);
+    const chunk = Buffer.concat([run.rest[0] as Buffer, next.chunk]);
+    outbox.push(queue, { ...run, rest: [chunk.subarray(0, 100_000)] });
+    outbox.push(queue, { ...next, chunk, start: 100_000, end: chunk.length });
+    outbox.flush();
+    expect(kernel.writes.map(({ length }) => length)).toEqual([200_000, chunk.length]);
+    expect(accounts(queue)).toBe("6 = 6 + 0");
+  });
+
+  property("is delivered once, with its last byte, to each target at its pace", 40, (random) => {
+    const { outbox, queue, pool } = scene();
+    const other = { outbox: new Outbox(pool), queue: new LinkQueue() };
+    const targets = [{ outbox, queue }, other].map((target) => ({
+      ...target,
+      kernel: attach(target.outbox, "native", 0),
+    }));
+    const cuts = Array.from({ length: random.int(1, 5) }, () => random.int(20_000, 60_000));
+    const run = runInPieces(large, ...cuts);
+    for (const target of targets) {
+      target.outbox.push(target.queue, run);
+      target.outbox.flush();
+    }
+    for (let sent = [0, 0]; sent.some((bytes) => bytes < 300_000);) {
+      const which = random.int(0, 1);
+      const target = targets[which] as (typeof targets)[0];
+      const room = random.size(1, 150_000);
+      drain(target.outbox, target.kernel, room);
+      sent = sent.map((bytes, i) => (i === which ? bytes + room : bytes));
+      const isDone = (sent[which] as number) >= 300_000;
+      expect(accounts(target.queue)).toBe(isDone ? "1 = 1 + 0" : "1 = 0 + 1");
+    }
+    for (const { kernel } of targets) expect(kernel.payloads).toEqual([large]);
+    expect(pool.usedBytes).toBe(0);
+  });
+
+  test.each([50, 100_000, 150_000, 200_000, 299_999])(
+    "is dropped as one if the connection ends behind %i bytes of it",
+    (sent) => {
+      const { outbox, queue, pool } = scene();
+      const first = attach(outbox, "native", sent);
+      outbox.push(queue, runInPieces(large, 100_000, 100_000));
+      outbox.push(queue, runOf("native", "T", ["1"]));
+      outbox.flush();
+      outbox.detach();
+      expect(first.payloads).toEqual(["…"]);
+      expect(accounts(queue)).toBe("2 = 0 + 1, 1 not_connected");
+      expect(pool.usedBytes).toBe(queue.queuedBytes);
+      expect(attach(outbox).payloads).toEqual(["1"]);
+    },
+  );
+
+  test.each([
+    ["drop-oldest", 3, "3 = 0 + 2, 1 full", [2, 3]],
+    ["drop-newest", 3, "3 = 0 + 2, 1 full", [1, 2]],
+    ["block", 3, "3 = 0 + 3", [1, 2, 3]],
+  ] as const)("is dropped as a whole by the policy %s", (onFull, count, account, kept) => {
+    const { outbox, queue } = scene({ maxBytes: 700_000, onFull });
+    for (let i = 1; i <= count; i++) {
+      outbox.push(queue, runInPieces(`${i}${large.slice(1)}`, 100_000, 50_000));
+      outbox.flush();
+    }
+    expect(accounts(queue)).toBe(account);
+    const numbers = attach(outbox).payloads.map((payload) => Number(payload[0]));
+    expect(numbers).toEqual([...kept]);
+  });
+
+  test("is dropped if it is longer than its queue, or as many messages as there may be wait", () => {
+    const short = scene({ maxBytes: 299_999 });
+    short.outbox.push(short.queue, runInPieces(large, 100_000));
+    expect(accounts(short.queue)).toBe("1 = 0 + 0, 1 full");
+    const few = scene({ maxMessages: 1 });
+    few.outbox.push(few.queue, runInPieces(large, 100_000));
+    few.outbox.push(few.queue, runInPieces(large, 100_000));
+    expect(accounts(few.queue)).toBe("2 = 0 + 1, 1 full");
+  });
+
+  test("is not dropped when its beginning is sent, whatever the piece that it ended in", () => {
+    const { outbox, queue } = scene({ maxBytes: 400_000 });
+    const kernel = attach(outbox, "native", 120_000);
+    outbox.push(queue, runInPieces(large, 100_000, 100_000));
+    outbox.flush();
+    for (let i = 0; i < 5; i++) outbox.push(queue, runInPieces(`${i}${large.slice(1)}`, 100_000));
+    outbox.flush();
+    expect(queue.queuedBytes).toBeLessThanOrEqual(400_000);
+    outbox.forget(queue);
+    drain(outbox, kernel);
+    expect(kernel.payloads).toEqual([large]);
+    expect(queue.delivered).toBe(1);
+  });
+
+  test.each([true, false])("is too long for a Veecle line: connected is %p", (isConnected) => {
+    const { outbox, queue } = scene();
+    const early = isConnected ? attach(outbox, "veecle") : undefined;
+    outbox.push(queue, runInPieces(large, 100_000));
+    outbox.push(queue, runOf("native", "T", ["1"]));
+    outbox.flush();
+    const kernel = early ?? attach(outbox, "veecle");
+    expect(kernel.payloads).toEqual(["1"]);
+    expect(accounts(queue)).toBe("2 = 1 + 0, 1 oversize");
   });
 });
 
@@ -798,6 +937,51 @@ describe("memory", () => {
       expect(queue.first?.chunk.buffer === run.chunk.buffer).toBe(!isCopied);
       expect(inspect(queue).pinned).toBeLessThanOrEqual(MAX_PIN_RATIO * queue.queuedBytes);
     }
+  });
+
+  test("a small piece of a large message does not keep its chunk alive, and a large one is not copied", () => {
+    const { outbox, queue } = scene();
+    const run = runInPieces("x".repeat(300_000 - OVERHEAD), 20_000);
+    const chunk = Buffer.concat([Buffer.alloc(400_000), run.chunk]);
+    outbox.push(queue, { ...run, chunk: chunk.subarray(400_000) });
+    outbox.flush();
+    expect(inspect(queue).pinned).toBe(300_000);
+    expect(queue.first?.rest[0]?.buffer).toBe((run.rest[0] as Buffer).buffer);
+    expect(attach(outbox).payloads[0]).toHaveLength(300_000 - OVERHEAD);
+  });
+
+  test.each(["detach", "forget"] as const)(
+    "what is left of a chunk does not keep alive what %s() dropped of it",
+    (action) => {
+      const { outbox, queue } = scene();
+      attach(outbox, "native", 10);
+      const [large, small] = ["x".repeat(400_000), "y".repeat(30_000)];
+      // The first of them is half sent: detach() drops it, and forget() the other one.
+      outbox.push(
+        queue,
+        runOf("native", "T", action === "detach" ? [large, small] : [small, large]),
+      );
+      outbox.flush();
+      outbox[action](queue);
+      const { bytes, pinned } = inspect(queue);
+      expect(bytes).toBeGreaterThan(29_000);
+      expect(pinned).toBeLessThanOrEqual(MAX_PIN_RATIO * bytes + GATHER_BLOCK_BYTES);
+    },
+  );
+
+  test("what is left of a chunk does not keep alive what was too long for a new connection", () => {
+    const { outbox, queue } = scene();
+    const lines = runOf("veecle", "T", new Array(100).fill("x".repeat(1_000)));
+    const long = runOf("veecle", "U", ["y".repeat(400_000)]);
+    const chunk = Buffer.concat([lines.chunk, long.chunk]);
+    outbox.push(queue, runOf("veecle", "T", ["1"]));
+    outbox.push(queue, { ...lines, chunk });
+    outbox.push(queue, { ...long, chunk, start: lines.end, end: chunk.length });
+    outbox.flush();
+    attach(outbox, "veecle", 0);
+    expect(accounts(queue)).toBe("102 = 0 + 101, 1 oversize");
+    const { bytes, pinned } = inspect(queue);
+    expect(pinned).toBeLessThanOrEqual(MAX_PIN_RATIO * bytes + GATHER_BLOCK_BYTES);
   });
 
   test("many small messages cost little more than their bytes", () => {

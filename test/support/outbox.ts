@@ -1,6 +1,6 @@
 // What tests of outboxes and routers hand in: runs of messages, and a kernel that takes as much as it is told.
 
-import { type Dialect, messageEnd, type Run } from "../../src/message.ts";
+import { type Dialect, messageEnd, NO_REST, type Run } from "../../src/message.ts";
 import { TypeName } from "../../src/typename.ts";
 import { DEFAULT_LINK_SETTINGS, type LinkSettings } from "../../src/model.ts";
 import { LinkQueue } from "../../src/queue.ts";
@@ -24,9 +24,23 @@ export function runOf(
     chunk,
     start: 0,
     end: chunk.length,
+    rest: NO_REST,
     count: messages.length,
     longest: Math.max(...messages.map((message) => message.length)),
   };
+}
+
+/** One large native message of type `T`, in pieces of these sizes and a last one with the rest, each in a chunk of its own. */
+export function runInPieces(payload: string | Buffer, ...sizes: number[]): Run {
+  const run = runOf("native", "T", [payload]);
+  const pieces: Buffer[] = [];
+  let at = 0;
+  for (const size of [...sizes, run.end]) {
+    pieces.push(Buffer.from(new Uint8Array(run.chunk.subarray(at, at + size))));
+    at += size;
+  }
+  const [chunk, ...rest] = pieces as [Buffer, ...Buffer[]];
+  return { ...run, chunk, rest };
 }
 
 /** The queue of a link with these settings. */

@@ -10,7 +10,7 @@ import { type LinkKey, type LinkSettings, ON_FULL } from "../../src/model.ts";
 import { Outbox } from "../../src/outbox.ts";
 import { type LinkQueue, OutboxPool } from "../../src/queue.ts";
 import { type Link, Router, Source } from "../../src/router.ts";
-import { looseJson, nativeFrame, readMessage, veecleLine } from "./messages.ts";
+import { bytesOf, looseJson, nativeFrame, readMessage, veecleLine } from "./messages.ts";
 import type { Random } from "./random.ts";
 
 /** What the accountant knows of one link, also after it was removed. */
@@ -98,7 +98,8 @@ class Connection {
 }
 
 /** The end of the message that begins at `at`, or 0 if it is not whole. */
-function wholeMessage(bytes: Buffer, at: number, end: number = bytes.length): number {
+function wholeMessage(bytes: Buffer, at: number): number {
+  const end = bytes.length;
   if (at === end) return 0;
   if (bytes[at] !== 0) return bytes.indexOf("\n", at) + 1;
   const next = end - at < 4 ? Number.POSITIVE_INFINITY : at + 4 + bytes.readUInt32BE(at);
@@ -158,6 +159,8 @@ export interface TrafficOptions {
   readonly isBounded?: boolean;
   /** Control messages of the orchestrator between the others. */
   readonly hasControl?: boolean;
+  /** Many messages are too large to be gathered, and come in many chunks. */
+  readonly hasLarge?: boolean;
   readonly checksBounds?: boolean;
   readonly checksMemory?: boolean;
 }
@@ -180,6 +183,8 @@ export class Traffic {
   readonly #sent: Sent[] = [];
   readonly #types: TypeTable = new TypeTable();
   readonly #largest: number;
+  /** By how much more queues hold, and kernels take. */
+  readonly #scale: number;
   readonly #canWait: boolean;
   #controls = 0;
   #routings = 1;
@@ -190,7 +195,8 @@ export class Traffic {
     this.#options = options;
     this.#largest = options.checksMemory ? 900_000 : 150_000;
     const isFullPool = options.isBounded === true && random.chance(0.6);
-    this.#pool = new OutboxPool(isFullPool ? random.size(200, 300_000) : Infinity);
+    this.#scale = options.hasLarge === true ? 8 : 1;
+    this.#pool = new OutboxPool(isFullPool ? random.size(200, 300_000 * this.#scale) : Infinity);
     this.#router = new Router((key, _reason, count) => {
       check("a drop has messages", count > 0);
       const account = this.#accounts.findLast((other) => other.key === key);
@@ -222,7 +228,7 @@ export class Traffic {
         return this.#emit(instance);
       case "drain":
         if (instance.connection === undefined) return;
-        instance.connection.room += random.size(0, 100_000);
+        instance.connection.room += random.size(0, 100_000 * this.#scale);
         return instance.outbox.drain();
       case "room":
         if (instance.connection !== undefined) instance.connection.room = random.size(0, 5_000);
@@ -283,7 +289,7 @@ export class Traffic {
     if (this.#options.isBounded !== true) return {};
     const onFull = random.pick(["drop-oldest", ...ON_FULL] as const);
     const maxMessages = random.chance(0.3) ? random.size(1, 50) : Infinity;
-    return { onFull, maxMessages, maxBytes: random.size(60, 100_000) };
+    return { onFull, maxMessages, maxBytes: random.size(60, 100_000 * this.#scale) };
   }
 
   #removeLink(): void {
@@ -364,8 +370,9 @@ export class Traffic {
     };
     const sink = {
       data: (run: Run) => {
-        for (let at = run.start; at < run.end;) {
-          const { payload, end } = readMessage(run.chunk, at);
+        const bytes = bytesOf(run);
+        for (let at = 0; at < bytes.length;) {
+          const { payload, end } = readMessage(bytes, at);
           this.#book(instance, messageNumber(payload), run.type.text);
           at = end;
         }
@@ -389,6 +396,9 @@ export class Traffic {
 
   #payload(id: number, dialect: Dialect): Buffer {
     const random = this.#random;
+    if (this.#options.hasLarge === true && dialect === "native" && random.chance(0.3)) {
+      return Buffer.from(`${id} `.padEnd(random.int(30_000, 300_000), "large "));
+    }
     const length = random.chance(0.93)
       ? random.size(0, 200)
       : random.pick([
@@ -584,10 +594,10 @@ export function inspect(queue: LinkQueue): Held {
   const memory = new Set<ArrayBufferLike>();
   if (queue.block !== undefined) memory.add(queue.block.buffer);
   for (let segment = queue.first; segment !== undefined; segment = segment.nextOfQueue) {
-    const { chunk, start, end, partial } = segment;
-    const count = partial ? 1 : messagesWithin(chunk, start, end);
+    const { chunk, start, end, rest, partial } = segment;
+    const count = partial ? 1 : messagesWithin(bytesOf(segment));
     same("the count of a segment", segment.count, count);
-    memory.add(chunk.buffer);
+    for (const { buffer } of [chunk, ...rest]) memory.add(buffer);
     held.count += count;
     held.bytes += end - start;
     if (partial) held.halfSent += end - start;
@@ -596,11 +606,11 @@ export function inspect(queue: LinkQueue): Held {
   return held;
 }
 
-function messagesWithin(chunk: Buffer, start: number, end: number): number {
+function messagesWithin(bytes: Buffer): number {
   let count = 0;
-  for (let at = start; at < end; count++) {
-    const next = wholeMessage(chunk, at, end);
-    check("a segment holds whole messages", next > at && next <= end);
+  for (let at = 0; at < bytes.length; count++) {
+    const next = wholeMessage(bytes, at);
+    check("a segment holds whole messages", next > at);
     at = next;
   }
   return count;
