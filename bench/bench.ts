@@ -48,7 +48,7 @@ export async function runBench(options: BenchOptions): Promise<Result[]> {
   for (const [i, row] of ROWS.entries()) {
     const isWanted = options.keys.length === 0 && row.isOnRequest !== true;
     if (!isWanted && !options.keys.includes(row.key)) continue;
-    if (row.missing !== undefined) {
+    if (row.needs !== undefined && row.needs.path === undefined) {
       options.onMissing?.(row);
       continue;
     }

@@ -41,8 +41,8 @@ export interface Row {
   readonly rounds?: number;
   /** Only run if it is named. */
   readonly isOnRequest?: boolean;
-  /** A program that it needs and that this machine does not have. */
-  readonly missing?: string | undefined;
+  /** A program of others that it needs, and where that is, if it is installed. */
+  readonly needs?: { readonly program: string; readonly path: string | undefined };
   /** Sets up a stage; undefined if the row has none of that kind. */
   open(kind: StageKind, place: Place, isSmoke: boolean): Promise<Stage> | undefined;
 }
@@ -117,7 +117,7 @@ function againstNats(
   const theirs: Layout = { ...BASE, from: "PUB", to: "MSG" };
   return {
     ...traffic(key, count, messages(name, target), {}),
-    missing: NATS_SERVER === undefined ? "nats-server" : undefined,
+    needs: { program: "nats-server", path: NATS_SERVER },
     open: (kind, place) => {
       if (kind === "ours") return LoadStage.open(place, "orchestrator", ours);
       return LoadStage.open(place, kind === "bare" ? "nats-server" : "nothing", theirs);
@@ -206,7 +206,7 @@ const telemetry: Row = {
       read: ({ lineNs = Number.NaN }) => lineNs,
     },
   ],
-  count: 4_000_000,
+  count: 2_000_000,
   smokeCount: 4_000,
   runIn: 0,
   open: (kind, place, isSmoke) => {
@@ -220,7 +220,7 @@ const memory: Row = {
   key: "memory",
   figures: [
     {
-      name: "resident size, how far it moves in 5 minutes",
+      name: "resident size, how far its median of 10 s moves",
       unit: "MiB",
       limit: 8,
       read: ({ driftMiB = Number.NaN }) => driftMiB,
@@ -235,8 +235,8 @@ const memory: Row = {
     if (kind !== "ours") return undefined;
     const layouts = [BASE, { ...BASE, ...VEECLE, firstType: 1 }];
     const times = isSmoke
-      ? { allMs: 10_000, settleMs: 3_000, lookMs: 1_000 }
-      : { allMs: 300_000, settleMs: 10_000, lookMs: 10_000 };
+      ? { allMs: 10_000, windowMs: 2_000 }
+      : { allMs: 300_000, windowMs: 10_000 };
     return SoakStage.open(place, layouts, times);
   },
 };

@@ -3,7 +3,8 @@
 //   producer ──► orchestrator ──► consumer        native, and a second pair in the Veecle dialect
 //                      └────────► silent          gets the native messages too: its queue is full
 //
-// What counts is how far the resident size moves after a time of settling.
+// The engine lets garbage lie and collects it in turns: the resident size is a sawtooth. What counts is
+// how far its median over a window moves from that of the first window after a time of settling.
 
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
@@ -11,21 +12,25 @@ import { join } from "node:path";
 import { periodFor, type Traffic, typeName } from "./bytes.ts";
 import { DaemonProcess } from "./daemon.ts";
 import { link, runInstances, writeLoad } from "./loads.ts";
-import { type Layout, LoadStage, type Place, type Round, type Stage } from "./stage.ts";
+import { type Layout, LoadStage, median, type Place, type Round, type Stage } from "./stage.ts";
 import { residentMiB } from "./vitals.ts";
 
-/** How long a soak takes, how long it may settle, and how often it is looked at, in milliseconds. */
+/** How often the resident size is looked at. */
+const LOOK_MS = 100;
+
+/** How long a soak takes, and its windows, of which the first is for settling; in milliseconds. */
 export interface SoakTimes {
   readonly allMs: number;
-  readonly settleMs: number;
-  readonly lookMs: number;
+  readonly windowMs: number;
 }
 
 export class SoakStage implements Stage {
   readonly #daemon: DaemonProcess;
   readonly #pairs: readonly LoadStage[];
   readonly #times: SoakTimes;
-  readonly #sizesMiB: number[] = [];
+  readonly #mediansMiB: number[] = [];
+  #leastMiB = Number.POSITIVE_INFINITY;
+  #greatestMiB = 0;
 
   private constructor(daemon: DaemonProcess, pairs: readonly LoadStage[], times: SoakTimes) {
     this.#daemon = daemon;
@@ -58,21 +63,19 @@ export class SoakStage implements Stage {
   async run(count: number): Promise<Round> {
     const beganAt = performance.now();
     const passedMs = (): number => performance.now() - beganAt;
-    const { allMs, settleMs, lookMs } = this.#times;
+    const { allMs, windowMs } = this.#times;
     const soak = async (pair: LoadStage): Promise<Round[]> => {
       const rounds: Round[] = [];
       while (passedMs() < allMs) rounds.push(await pair.run(count));
       return rounds;
     };
-    let settledMiB = 0;
-    let driftMiB = 0;
     const look = async (): Promise<void> => {
-      for (let dueMs = settleMs; dueMs <= allMs; dueMs += lookMs) {
-        await Bun.sleep(dueMs - passedMs());
-        const size = residentMiB(this.#daemon.pid);
-        this.#sizesMiB.push(size);
-        if (dueMs === settleMs) settledMiB = size;
-        driftMiB = Math.max(driftMiB, Math.abs(size - settledMiB));
+      for (let end = windowMs; end <= allMs; end += windowMs) {
+        const sizes: number[] = [];
+        for (; passedMs() < end; await Bun.sleep(LOOK_MS)) {
+          sizes.push(residentMiB(this.#daemon.pid));
+        }
+        if (end > windowMs) this.#note(sizes);
       }
     };
     const [, ...done] = await Promise.all([look(), ...this.#pairs.map(soak)]);
@@ -86,7 +89,7 @@ export class SoakStage implements Stage {
       crc: rounds[0]?.crc ?? 0,
       p50: 0,
       p99: 0,
-      driftMiB,
+      driftMiB: Math.max(...this.#mediansMiB.map((size) => Math.abs(size - this.#settledMiB))),
     };
   }
 
@@ -104,13 +107,25 @@ export class SoakStage implements Stage {
   }
 
   note(): string {
-    const sizes = this.#sizesMiB.map((size) => size.toFixed(0)).join(" ");
-    return `resident, in MiB, every ${this.#times.lookMs / 1e3} s: ${sizes}`;
+    const medians = this.#mediansMiB.map((size) => size.toFixed(0)).join(" ");
+    const range = `${this.#leastMiB.toFixed(0)} to ${this.#greatestMiB.toFixed(0)}`;
+    return `medians of ${this.#times.windowMs / 1e3} s, in MiB: ${medians}; all between ${range}`;
   }
 
   async close(): Promise<void> {
     for (const pair of this.#pairs) await pair.close();
     await this.#daemon.stop();
+  }
+
+  get #settledMiB(): number {
+    return this.#mediansMiB[0] ?? Number.NaN;
+  }
+
+  /** Takes in a window that is over. */
+  #note(sizes: readonly number[]): void {
+    this.#mediansMiB.push(median(sizes));
+    this.#leastMiB = Math.min(this.#leastMiB, ...sizes);
+    this.#greatestMiB = Math.max(this.#greatestMiB, ...sizes);
   }
 }
 

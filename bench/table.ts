@@ -57,8 +57,8 @@ export function formatResult(result: Result): string {
 }
 
 /** The line of a row that this machine cannot run. */
-export function formatMissing({ figures, missing }: Row): string {
-  return line([figures[0]?.name ?? "", `${missing} is not installed`]);
+export function formatMissing({ figures, needs }: Row): string {
+  return line([figures[0]?.name ?? "", `${needs?.program} is not installed`]);
 }
 
 /** The load generators must not be what is measured: here the bench says whether they are. */
