@@ -7,7 +7,7 @@ import type { Command, PacerPlan } from "./plan.ts";
 import type { Role, Socket } from "./role.ts";
 import type { Answer } from "./side.ts";
 
-/** Pause between two looks at how many lines are due. */
+/** Lines become due in batches this far apart, however often the timer fires. */
 const TICK_MS = 1;
 /** Most lines of one write: as much as a socket takes at once. */
 const MAX_LINES = 512;
@@ -17,7 +17,7 @@ export class Pacer implements Role {
   readonly #socket: Socket;
   readonly #lines: Buffer;
   readonly #lineBytes: number;
-  readonly #linesPerMs: number;
+  readonly #linesPerTick: number;
   #startedAt = 0;
   #sent = 0;
   #isFull = false;
@@ -27,7 +27,7 @@ export class Pacer implements Role {
   constructor(plan: PacerPlan, socket: Socket) {
     this.#socket = socket;
     this.#lineBytes = plan.lineBytes;
-    this.#linesPerMs = plan.linesPerSecond / 1e3;
+    this.#linesPerTick = Math.round((plan.linesPerSecond / 1e3) * TICK_MS);
     const line = telemetryLine(plan.lineBytes);
     this.#lines = Buffer.concat(Array.from({ length: MAX_LINES }, () => line));
   }
@@ -57,7 +57,7 @@ export class Pacer implements Role {
       const elapsedMs = performance.now() - this.#startedAt;
       const due =
         this.#halt === undefined
-          ? Math.floor(elapsedMs * this.#linesPerMs) * this.#lineBytes
+          ? Math.floor(elapsedMs / TICK_MS) * this.#linesPerTick * this.#lineBytes
           : this.#sent + (cut === 0 ? 0 : this.#lineBytes - cut);
       const length = Math.min(due - this.#sent, this.#lines.length - cut);
       if (length <= 0) break;
