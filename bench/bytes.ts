@@ -9,9 +9,12 @@ import { crc32 } from "node:zlib";
 
 import { type Dialect, encodeNative, KIND } from "../src/message.ts";
 
+/** How a message looks: in a dialect of ours, or as NATS takes it (`PUB`) and hands it on (`MSG`). */
+export type Wire = Dialect | "PUB" | "MSG";
+
 /** The messages of one producer: their types take turns. */
 export interface Traffic {
-  readonly dialect: Dialect;
+  readonly wire: Wire;
   /** Numbers of their types, each 0 to 9. */
   readonly types: readonly number[];
   readonly payloadBytes: number;
@@ -35,14 +38,14 @@ export function periodFor(payloadBytes: number, types: number): number {
 }
 
 /** Length of one message on the wire. */
-export function messageBytes(dialect: Dialect, payloadBytes: number): number {
-  return encode(dialect, 0, payloadBytes).length;
+export function messageBytes(wire: Wire, payloadBytes: number): number {
+  return encode(wire, 0, payloadBytes).length;
 }
 
 /** One period; with `only`, of the messages of that type alone, as its consumer gets them. */
 export function buildPeriod(traffic: Traffic, only?: number): Buffer {
-  const { dialect, types, payloadBytes, period } = traffic;
-  const templates = types.map((type) => encode(dialect, type, payloadBytes));
+  const { wire, types, payloadBytes, period } = traffic;
+  const templates = types.map((type) => encode(wire, type, payloadBytes));
   const [first] = templates as [Buffer];
   const digits = first.indexOf(String(FIRST_SEQUENCE));
   const wanted = only === undefined ? period : period / types.length;
@@ -67,12 +70,38 @@ export function checksum(period: Buffer, length: number): number {
   return crc;
 }
 
-function encode(dialect: Dialect, type: number, payloadBytes: number): Buffer {
+/** The subject under which NATS carries a type. */
+export function subject(type: number): string {
+  return typeName(type).replaceAll("::", ".");
+}
+
+/** A line of telemetry of exactly `length` bytes, as existing runtimes print it. */
+export function telemetryLine(length: number): Buffer {
+  const line = (body: string): string => {
+    const entry = { time_unix_nano: 1_700_000_000_000_000, severity: "Info", body, attributes: [] };
+    return `${JSON.stringify({ Telemetry: { thread_id: "1:1", message: { Log: entry } } })}\n`;
+  };
+  return Buffer.from(line("x".repeat(length - line("").length)));
+}
+
+/** What of such a line reaches the telemetry server: the inner object. */
+export function telemetryObject(line: Buffer): Buffer {
+  return Buffer.from(`${JSON.stringify(JSON.parse(line.toString()).Telemetry)}\n`);
+}
+
+function encode(wire: Wire, type: number, payloadBytes: number): Buffer {
   const name = typeName(type);
   const text = payload(payloadBytes);
-  return dialect === "native"
-    ? encodeNative(KIND.data, Buffer.from(name), Buffer.from(text))
-    : Buffer.from(`${JSON.stringify({ Storable: { type_name: name, value: text } })}\n`);
+  switch (wire) {
+    case "native":
+      return encodeNative(KIND.data, Buffer.from(name), Buffer.from(text));
+    case "veecle":
+      return Buffer.from(`${JSON.stringify({ Storable: { type_name: name, value: text } })}\n`);
+    case "PUB":
+      return Buffer.from(`PUB ${subject(type)} ${text.length}\r\n${text}\r\n`);
+    case "MSG":
+      return Buffer.from(`MSG ${subject(type)} 1 ${text.length}\r\n${text}\r\n`);
+  }
 }
 
 /** JSON text of exactly `length` bytes: the same payload can travel in both dialects. */

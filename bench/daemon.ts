@@ -22,12 +22,26 @@ export class DaemonProcess {
     process.on("exit", this.#end);
   }
 
-  /** Starts a daemon whose sockets and log are in `folder`, with the words of `prefix` before it. */
-  static async start(folder: string, prefix: readonly string[] = []): Promise<DaemonProcess> {
+  /**
+   * Starts a daemon whose sockets and log are in `folder`, with the words of `prefix` before its
+   * command and `args` behind it.
+   */
+  static async start(
+    folder: string,
+    { prefix = [], args = [] }: { prefix?: readonly string[]; args?: readonly string[] } = {},
+  ): Promise<DaemonProcess> {
     const path = join(folder, "control.socket");
     const log = join(folder, "daemon.log");
     const child = Bun.spawn({
-      cmd: [...prefix, process.execPath, ...daemonFlags(), DAEMON, "--control-socket", path],
+      cmd: [
+        ...prefix,
+        process.execPath,
+        ...daemonFlags(),
+        DAEMON,
+        "--control-socket",
+        path,
+        ...args,
+      ],
       env: { PATH: process.env["PATH"] ?? "/usr/bin:/bin", XDG_RUNTIME_DIR: folder },
       stdin: "ignore",
       stdout: "ignore",
@@ -49,6 +63,10 @@ export class DaemonProcess {
   /** Sends requests without waiting in between, until all are answered. */
   async requestAll(requests: readonly Request[]): Promise<void> {
     await Promise.all(requests.map((request) => this.#client.request(request)));
+  }
+
+  get pid(): number {
+    return this.#process.pid;
   }
 
   async info(): Promise<Info> {

@@ -13,34 +13,87 @@ export const ACK_BYTES: number = 128 * 1024;
 export const BLOCK_BYTES: number = 256 * 1024;
 
 /** What one run of `load.ts` is and does. */
-export interface LoadPlan {
+export type LoadPlan =
+  ProducerPlan | ConsumerPlan | AskerPlan | EchoPlan | PacerPlan | CollectorPlan | SilentPlan;
+
+interface CommonPlan {
   /** Under which it reports. */
   readonly name: string;
-  /** A producer sends to consumers; an asker sends one message and waits for its echo. */
-  readonly role: "producer" | "consumer" | "asker" | "echo";
   /** Path of the side channel. */
   readonly side: string;
-  /** An orchestrator is at the other end, which wants to know our dialect and may answer. */
-  readonly greets: boolean;
-  /** Data socket to connect to, or to listen on; if neither, connects to `VEECLE_IPC_SOCKET`. */
-  readonly connect: string | undefined;
-  readonly listen: string | undefined;
-  /** What a producer or asker sends; for others its dialect is the one they speak. */
+  /**
+   * Who is at the other end and wants to be greeted: an orchestrator wants to know our dialect and
+   * may answer, `nats-server` what we subscribe to.
+   */
+  readonly greets?: "orchestrator" | "nats-server" | undefined;
+  /** Data socket: a path, or a port of this machine; if neither, `VEECLE_IPC_SOCKET`. */
+  readonly connect?: string | number | undefined;
+  /** Listens on this path instead. */
+  readonly listen?: string | undefined;
+}
+
+/** Sends to consumers. */
+export interface ProducerPlan extends CommonPlan {
+  readonly role: "producer";
   readonly traffic: Traffic;
-  /** Path on which a producer listens for acknowledgements. */
-  readonly acks: string;
-  /** Bytes of its own that a consumer acknowledges with one byte. */
-  readonly ackBytes: number;
+  /** Path on which it listens for acknowledgements; undefined: it waits for none, it floods. */
+  readonly acks: string | undefined;
   readonly consumers: number;
   /** Whether each consumer gets everything, or they share it. */
   readonly spread: "copy" | "split";
+}
+
+/** Counts, checksums and acknowledges what comes. */
+export interface ConsumerPlan extends CommonPlan {
+  readonly role: "consumer";
+  /** What it gets. */
+  readonly traffic: Traffic;
+  /** The producer's path for acknowledgements, if it listens for any. */
+  readonly acks: string | undefined;
+  /** Bytes of its own that it acknowledges with one byte. */
+  readonly ackBytes: number;
+}
+
+/** Sends one message, waits for its echo, and sends the next one after a pause. */
+export interface AskerPlan extends CommonPlan {
+  readonly role: "asker";
+  readonly traffic: Traffic;
+  readonly pauseMs: number;
+}
+
+/** Writes back what comes. */
+export interface EchoPlan extends CommonPlan {
+  readonly role: "echo";
+  readonly traffic: Traffic;
+}
+
+/** Prints lines of telemetry, so many a second. */
+export interface PacerPlan extends CommonPlan {
+  readonly role: "pacer";
+  readonly lineBytes: number;
+  readonly linesPerSecond: number;
+}
+
+/** A telemetry server: takes what comes over any number of TCP connections, and reads it fast. */
+export interface CollectorPlan extends CommonPlan {
+  readonly role: "collector";
+}
+
+/** Connects, tells its dialect, and never reads. */
+export interface SilentPlan extends CommonPlan {
+  readonly role: "silent";
+  readonly traffic: Traffic;
 }
 
 /** Which socket's bytes go to which sockets; with a single target they also come back. */
 export interface RelayPlan {
   readonly name: string;
   readonly side: string;
-  readonly routes: readonly { readonly from: string; readonly to: readonly string[] }[];
+  readonly routes: readonly {
+    readonly from: string;
+    /** Paths to listen on, or ports of this machine to connect to. */
+    readonly to: readonly (string | number)[];
+  }[];
 }
 
 /** What `spawner.ts` starts. */
@@ -56,8 +109,10 @@ export interface SpawnPlan {
 export type Command =
   | { readonly kind: "arm"; readonly bytes: number } // consumer: answers at once, and when they came
   | { readonly kind: "send"; readonly bytes: number } // producer: answers when all are sent
+  | { readonly kind: "flood" } // producer, pacer: sends until it is halted
+  | { readonly kind: "halt" } // producer, pacer: answers when its last message is sent
   | { readonly kind: "ask"; readonly count: number } // asker: answers after so many round trips
-  | { readonly kind: "status" } // consumer, asker: answers with what has come so far
+  | { readonly kind: "status" } // consumer, asker, collector: answers with what has come so far
   | { readonly kind: "spawn" } // spawner: answers with the pids
   | { readonly kind: "kill" }; // spawner: answers when all are gone
 
@@ -69,4 +124,8 @@ export interface Report {
   readonly p50?: number;
   readonly p99?: number;
   readonly pids?: readonly number[];
+  /** On which a collector listens. */
+  readonly port?: number;
+  /** What came over each connection of a collector. */
+  readonly streams?: readonly { readonly bytes: number; readonly crc: number }[];
 }

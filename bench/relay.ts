@@ -1,4 +1,4 @@
-// The baseline: a bare relay between Unix sockets that looks at no byte.
+// The baseline: a bare relay between sockets that looks at no byte.
 //
 // What arrives is written to its targets as it came; what the kernel does not take waits, and its
 // source is not read meanwhile. No accounts, no frames, no bound but the pause.
@@ -44,20 +44,20 @@ function drain(end: End): void {
   }
 }
 
-function listen(path: string): End {
+/** An end that somebody connects to, or that connects to a port. */
+function open(to: string | number): End {
   const end: End = { socket: undefined, waiting: [], targets: [], sources: [] };
-  Bun.listen<End>({
-    unix: path,
-    socket: {
-      open: (socket) => {
-        socket.data = end;
-        end.socket = socket;
-        drain(end);
-      },
-      data: (socket, chunk) => receive(socket.data, chunk),
-      drain: (socket) => drain(socket.data),
+  const socket: Bun.SocketHandler<End> = {
+    open: (opened) => {
+      opened.data = end;
+      end.socket = opened;
+      drain(end);
     },
-  });
+    data: (opened, chunk) => receive(opened.data, chunk),
+    drain: (opened) => drain(opened.data),
+  };
+  if (typeof to === "string") Bun.listen<End>({ unix: to, socket });
+  else void Bun.connect<End>({ hostname: "127.0.0.1", port: to, socket });
   return end;
 }
 
@@ -68,8 +68,8 @@ function join(source: End, target: End): void {
 
 const plan = JSON.parse(readFileSync(process.argv[2] as string, "utf8")) as RelayPlan;
 for (const route of plan.routes) {
-  const from = listen(route.from);
-  const targets = route.to.map(listen);
+  const from = open(route.from);
+  const targets = route.to.map(open);
   for (const target of targets) join(from, target);
   if (targets.length === 1) join(targets[0] as End, from);
 }

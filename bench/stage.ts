@@ -4,19 +4,49 @@
 //   bare    producer ──►  bare relay  ──► consumer        the same programs, the same bytes
 //   direct  producer ─────────────────► consumer          how fast one of each is by itself
 
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 
-import type { Dialect } from "../src/message.ts";
 import { newInstanceId } from "../src/model.ts";
 import type { Request } from "../src/protocol.ts";
-import { buildPeriod, checksum, messageBytes, periodFor, type Traffic, typeName } from "./bytes.ts";
+import {
+  buildPeriod,
+  checksum,
+  messageBytes,
+  periodFor,
+  type Traffic,
+  typeName,
+  type Wire,
+} from "./bytes.ts";
 import { DaemonProcess } from "./daemon.ts";
-import { ACK_BYTES, type LoadPlan, type RelayPlan, type Report } from "./plan.ts";
+import {
+  add,
+  killAll,
+  link,
+  type Load,
+  ONE_CORE,
+  runInstances,
+  spawn,
+  writeLoad,
+} from "./loads.ts";
+import { type NatsServer, startNats } from "./nats.ts";
+import {
+  ACK_BYTES,
+  type AskerPlan,
+  type ConsumerPlan,
+  type EchoPlan,
+  type ProducerPlan,
+  type RelayPlan,
+  type Report,
+} from "./plan.ts";
 import type { Helper, SideChannel } from "./side.ts";
 
+/** Which column of the table a stage is for. */
 export type StageKind = "ours" | "bare" | "direct";
+
+/** What stands between the load generators. */
+export type Between = "orchestrator" | "relay" | "nats-server" | "nothing";
 
 /** What one round did. */
 export interface Round {
@@ -29,6 +59,14 @@ export interface Round {
   /** Median and 99th percentile of the round trips, in microseconds. */
   readonly p50: number;
   readonly p99: number;
+  /** The 99th percentile of control requests in the meantime, in milliseconds. */
+  readonly controlMs?: number;
+  /** Processor time for each line of telemetry, in nanoseconds. */
+  readonly lineNs?: number;
+  /** Share of a core that telemetry leaves to the daemon. */
+  readonly coreLeft?: number;
+  /** How far the resident size has moved, in MiB. */
+  readonly driftMiB?: number;
 }
 
 export interface Stage {
@@ -36,6 +74,8 @@ export interface Stage {
   run(count: number): Promise<Round>;
   /** Compares the accounts with the work done, and returns how many messages were dropped. */
   audit(): Promise<number>;
+  /** What else there is to say about the rounds. */
+  note?(): string;
   close(): Promise<void>;
 }
 
@@ -54,24 +94,20 @@ export interface Layout {
   readonly consumers: number;
   /** Whether each consumer gets everything, or one type of message each. */
   readonly spread: "copy" | "split";
-  readonly from: Dialect;
-  readonly to: Dialect;
+  readonly from: Wire;
+  readonly to: Wire;
   readonly payloadBytes: number;
+  /** Number of the first type that is sent. */
+  readonly firstType: number;
+  /** Between two questions of an asker. */
+  readonly pauseMs: number;
   /** Whether all processes share one core, so that no sleeping core has to be woken. */
   readonly onOneCore: boolean;
   /** Instances and links that are registered beside, without traffic. */
   readonly idle: { readonly instances: number; readonly links: number };
 }
 
-/** A load generator that is to run. */
-interface Load {
-  readonly plan: LoadPlan;
-  readonly id: string;
-  /** The script that runs it: an orchestrator starts a path, without arguments. */
-  readonly script: string;
-  /** The bare relay's socket for it. */
-  readonly socket: string;
-}
+type TrafficLoad = Load<ProducerPlan | ConsumerPlan | AskerPlan | EchoPlan>;
 
 /** What a consumer or asker must end up with. */
 interface Expectation {
@@ -82,24 +118,13 @@ interface Expectation {
   readonly share: number;
 }
 
-const LOAD = join(import.meta.dir, "load.ts");
 const RELAY = join(import.meta.dir, "relay.ts");
 const ECHO_PERIOD = 1024;
 const ROUND_MS = 20_000;
-const CONNECT_MS = 20_000;
-const PATH = process.env["PATH"] ?? "/usr/bin:/bin";
-
-/** The words before a command that keep it, and what it starts, on one core; none if that cannot be done. */
-export const ONE_CORE: readonly string[] = (() => {
-  const taskset = Bun.which("taskset");
-  if (taskset === null) return [];
-  const core = /^Cpus_allowed_list:\s*([0-9]+)/m.exec(readFileSync("/proc/self/status", "utf8"));
-  return core?.[1] === undefined ? [] : [taskset, "-c", core[1]];
-})();
 
 export class LoadStage implements Stage {
   readonly #place: Place;
-  readonly #kind: StageKind;
+  readonly #between: Between;
   readonly #layout: Layout;
   readonly #typesEach: number;
   readonly #factor: number;
@@ -107,29 +132,41 @@ export class LoadStage implements Stage {
   readonly #sources: Helper[] = [];
   readonly #expectations: Expectation[] = [];
   #daemon: DaemonProcess | undefined;
+  /** If it is nobody else's. */
+  #ownDaemon: DaemonProcess | undefined;
+  #nats: NatsServer | undefined;
+  /** Of its instances. */
+  #ids: ReadonlySet<string> = new Set();
   #sent = 0;
   #arrived = 0;
 
-  private constructor(place: Place, kind: StageKind, layout: Layout) {
+  private constructor(place: Place, between: Between, layout: Layout, daemon?: DaemonProcess) {
     this.#place = place;
-    this.#kind = kind;
+    this.#between = between;
+    this.#daemon = daemon;
     this.#typesEach = layout.spread === "split" ? layout.consumers : 1;
     // Only an orchestrator tells types apart and translates; the others carry the same bytes.
-    const isSingle = kind === "direct" || layout.spread === "split";
+    const isSingle = between === "nothing" || layout.spread === "split";
     const consumers = isSingle ? 1 : layout.consumers;
     // Joined directly, one consumer gets as many messages as elsewhere all of them together.
-    this.#factor = kind === "direct" && layout.spread === "copy" ? layout.consumers : 1;
-    this.#layout = kind === "ours" ? layout : { ...layout, consumers, to: layout.from };
+    this.#factor = between === "nothing" && layout.spread === "copy" ? layout.consumers : 1;
+    const isDumb = between === "nothing" || between === "relay";
+    this.#layout = isDumb ? { ...layout, consumers, to: layout.from } : layout;
   }
 
   get #prefix(): readonly string[] {
     return this.#layout.onOneCore ? ONE_CORE : [];
   }
 
-  /** Starts everything and waits until it is connected. */
-  static async open(place: Place, kind: StageKind, layout: Layout): Promise<LoadStage> {
+  /** Starts everything, if need be a daemon too, and waits until it is connected. */
+  static async open(
+    place: Place,
+    between: Between,
+    layout: Layout,
+    daemon?: DaemonProcess,
+  ): Promise<LoadStage> {
     mkdirSync(place.folder);
-    const stage = new LoadStage(place, kind, layout);
+    const stage = new LoadStage(place, between, layout, daemon);
     try {
       await stage.#open();
     } catch (error) {
@@ -176,9 +213,10 @@ export class LoadStage implements Stage {
 
   async audit(): Promise<number> {
     if (this.#daemon === undefined) return 0;
-    const { runtimes, routes } = await this.#daemon.info();
+    const info = await this.#daemon.info();
+    const routes = info.routes.filter(({ from }) => from !== null && this.#ids.has(from));
     const sum = (numbers: number[]): number => numbers.reduce((total, one) => total + one, 0);
-    const accounts = Object.values(runtimes).map(({ messages }) => messages);
+    const accounts = [...this.#ids].flatMap((id) => info.runtimes[id]?.messages ?? []);
     const found = {
       received: sum(accounts.map(({ received }) => received)),
       astray: sum(accounts.map(({ unlinked, refused }) => unlinked + refused)),
@@ -204,150 +242,137 @@ export class LoadStage implements Stage {
   }
 
   async close(): Promise<void> {
-    for (const child of this.#processes) child.kill("SIGKILL");
-    await Promise.all(this.#processes.map(({ exited }) => exited));
-    await this.#daemon?.stop();
+    await killAll(this.#processes);
+    await this.#ownDaemon?.stop();
   }
 
   async #open(): Promise<void> {
     const { side } = this.#place;
-    const sources: Load[] = [];
-    const sinks: Load[] = [];
+    const sources: TrafficLoad[] = [];
+    const sinks: TrafficLoad[] = [];
     const { pairs, consumers, pattern } = this.#layout;
+    if (this.#between === "nats-server") {
+      this.#nats = await startNats(this.#place.folder);
+      this.#processes.push(this.#nats.process);
+    }
     for (let pair = 0; pair < pairs; pair++) {
       sources.push(this.#load(pair, undefined));
       for (let i = 0; i < consumers; i++) sinks.push(this.#load(pair, i));
     }
-    if (this.#kind === "ours") await this.#startInDaemon(sources, sinks);
-    else if (this.#kind === "bare") await this.#startAtRelay(sources, sinks);
-    else await this.#startDirect(sources, sinks);
+    if (this.#between === "orchestrator") await this.#startInDaemon(sources, sinks);
+    else if (this.#between === "relay") await this.#startAtRelay(sources, sinks);
+    else await this.#startConsumersFirst(sources, sinks);
     for (const { plan } of sources) this.#sources.push(await side.helper(plan.name));
     for (const [i, { plan }] of (pattern === "echo" ? sources : sinks).entries()) {
       const helper = await side.helper(plan.name);
-      const isSplit = this.#kind === "ours" && this.#layout.spread === "split";
+      const isSplit = this.#between === "orchestrator" && this.#layout.spread === "split";
       const only = isSplit ? plan.traffic.types[i % consumers] : undefined;
-      const period = buildPeriod(plan.traffic, only);
-      const each = messageBytes(plan.traffic.dialect, plan.traffic.payloadBytes);
       this.#expectations.push({
         helper,
-        period,
-        messageBytes: each,
+        period: buildPeriod(plan.traffic, only),
+        messageBytes: messageBytes(plan.traffic.wire, plan.traffic.payloadBytes),
         share: isSplit ? consumers : 1,
       });
     }
     if (pattern === "echo") for (const { plan } of sinks) await side.helper(plan.name);
-    await this.#untilDialectsAreKnown(sources.length + sinks.length);
   }
 
   /** The source of a pair, or one of its consumers. */
-  #load(pair: number, consumer: number | undefined): Load {
-    const { pattern, from, to, payloadBytes, consumers, spread } = this.#layout;
+  #load(pair: number, consumer: number | undefined): TrafficLoad {
+    const { pattern, from, to, payloadBytes, consumers, spread, pauseMs } = this.#layout;
     const { folder, side } = this.#place;
     const isSource = consumer === undefined;
-    const key = isSource ? `p${pair}` : `c${pair}.${consumer}`;
-    const types = Array.from(
-      { length: this.#typesEach },
-      (_, i) => (pair * this.#typesEach + i) % 10,
-    );
-    const isEcho = pattern === "echo";
+    const name = join(folder, isSource ? `p${pair}` : `c${pair}.${consumer}`);
+    const first = this.#layout.firstType + pair * this.#typesEach;
+    const types = Array.from({ length: this.#typesEach }, (_, i) => (first + i) % 10);
     const traffic: Traffic = {
-      dialect: isSource ? from : to,
-      types: isEcho ? [0] : types,
+      wire: isSource ? from : to,
+      types,
       payloadBytes,
-      period: isEcho ? ECHO_PERIOD : periodFor(payloadBytes, types.length),
+      period: pattern === "echo" ? ECHO_PERIOD : periodFor(payloadBytes, types.length),
     };
-    const direct = this.#kind === "direct" ? join(folder, `d${pair}`) : undefined;
-    const ratio = messageBytes(to, payloadBytes) / messageBytes(from, payloadBytes);
-    const plan: LoadPlan = {
-      name: `${folder}/${key}`,
-      role: isEcho ? (isSource ? "asker" : "echo") : isSource ? "producer" : "consumer",
+    const direct = this.#between === "nothing" ? join(folder, `d${pair}`) : undefined;
+    const common = {
+      name,
       side: side.path,
-      greets: this.#kind === "ours",
-      connect: isSource ? direct : undefined,
+      greets:
+        this.#between === "orchestrator" || this.#between === "nats-server"
+          ? this.#between
+          : undefined,
+      connect: this.#nats?.port ?? (isSource ? direct : undefined),
       listen: isSource ? undefined : direct,
       traffic,
-      acks: join(folder, `a${pair}`),
-      ackBytes: ACK_BYTES * ratio,
-      consumers,
-      spread,
-    };
-    const file = join(folder, `${key}.json`);
-    const script = join(folder, `${key}.sh`);
-    writeFileSync(file, JSON.stringify(plan));
-    const command = [process.execPath, LOAD, file].map((word) => `'${word}'`).join(" ");
-    writeFileSync(script, `#!/bin/sh\nexec ${command}\n`, { mode: 0o700 });
-    return { plan, id: newInstanceId(), script, socket: join(folder, `r${key}`) };
+    } as const;
+    if (pattern === "echo") {
+      return writeLoad(
+        isSource ? { ...common, role: "asker", pauseMs } : { ...common, role: "echo" },
+      );
+    }
+    const acks = join(folder, `a${pair}`);
+    if (isSource) return writeLoad({ ...common, role: "producer", acks, consumers, spread });
+    const ratio = messageBytes(to, payloadBytes) / messageBytes(from, payloadBytes);
+    return writeLoad({ ...common, role: "consumer", acks, ackBytes: ACK_BYTES * ratio });
   }
 
-  async #startInDaemon(sources: readonly Load[], sinks: readonly Load[]): Promise<void> {
-    this.#daemon = await DaemonProcess.start(this.#place.folder, this.#prefix);
-    const { idle, consumers, pattern, spread } = this.#layout;
-    const all = [...sources, ...sinks];
-    const requests: Request[] = all.map(({ id, script }) => add(id, script));
+  async #startInDaemon(
+    sources: readonly TrafficLoad[],
+    sinks: readonly TrafficLoad[],
+  ): Promise<void> {
+    this.#daemon ??= this.#ownDaemon = await DaemonProcess.start(this.#place.folder, {
+      prefix: this.#prefix,
+    });
+    const { idle, consumers, pattern } = this.#layout;
     const idleIds = Array.from({ length: idle.instances }, () => newInstanceId());
-    for (const id of idleIds) requests.push(add(id, "/bin/true"));
+    await this.#daemon.requestAll(idleIds.map((id) => add(id, "/bin/true")));
+    const links: Request[] = [];
     for (let i = 0; i < idle.links; i++) {
       const id = idleIds[i % idleIds.length] as string;
-      requests.push(link(undefined, `bench::idle::Type${i % 1000}`, id));
+      links.push(link(undefined, `bench::idle::Type${i % 1000}`, id));
     }
     for (const [i, sink] of sinks.entries()) {
-      const source = sources[Math.floor(i / consumers)] as Load;
-      if (pattern === "echo") {
-        requests.push(link(source.id, typeName(0), sink.id), link(sink.id, typeName(0), source.id));
-        continue;
-      }
+      const source = sources[Math.floor(i / consumers)] as TrafficLoad;
       const { types } = source.plan.traffic;
-      const type = types[spread === "split" ? i % consumers : 0] as number;
-      requests.push(link(undefined, typeName(type), sink.id));
+      const type = typeName(types[i % types.length] as number);
+      links.push(link(source.id, type, sink.id));
+      if (pattern === "echo") links.push(link(sink.id, type, source.id));
     }
-    for (const { id } of all) requests.push({ kind: "Start", id, priority: undefined });
-    await this.#daemon.requestAll(requests);
+    const loads = [...sources, ...sinks];
+    this.#ids = new Set(loads.map(({ id }) => id));
+    await runInstances(this.#daemon, loads, links);
   }
 
-  async #startAtRelay(sources: readonly Load[], sinks: readonly Load[]): Promise<void> {
+  async #startAtRelay(
+    sources: readonly TrafficLoad[],
+    sinks: readonly TrafficLoad[],
+  ): Promise<void> {
     const { consumers } = this.#layout;
-    const name = `${this.#place.folder}/relay`;
-    const routes = sources.map(({ socket }, pair) => ({
-      from: socket,
-      to: sinks.slice(pair * consumers, (pair + 1) * consumers).map((sink) => sink.socket),
+    const name = join(this.#place.folder, "relay");
+    const socket = ({ plan }: Load): string => `${plan.name}.s`;
+    const routes = sources.map((source, pair) => ({
+      from: socket(source),
+      to: sinks.slice(pair * consumers, (pair + 1) * consumers).map(socket),
     }));
     const plan: RelayPlan = { name, side: this.#place.side.path, routes };
     writeFileSync(`${name}.json`, JSON.stringify(plan));
     this.#spawn([process.execPath, RELAY, `${name}.json`]);
     await this.#place.side.helper(name);
-    for (const { script, socket } of [...sources, ...sinks]) {
-      this.#spawn([script], { VEECLE_IPC_SOCKET: socket });
+    for (const load of [...sources, ...sinks]) {
+      this.#spawn([load.script], { VEECLE_IPC_SOCKET: socket(load) });
     }
   }
 
-  async #startDirect(sources: readonly Load[], sinks: readonly Load[]): Promise<void> {
+  /** Consumers first: who listens, or has subscribed, misses nothing. */
+  async #startConsumersFirst(
+    sources: readonly TrafficLoad[],
+    sinks: readonly TrafficLoad[],
+  ): Promise<void> {
     for (const { script } of sinks) this.#spawn([script]);
     for (const { plan } of sinks) await this.#place.side.helper(plan.name);
     for (const { script } of sources) this.#spawn([script]);
   }
 
   #spawn(cmd: string[], env: Record<string, string> = {}): void {
-    const child = Bun.spawn({
-      cmd: [...this.#prefix, ...cmd],
-      env: { PATH, ...env },
-      stdin: "ignore",
-      stdout: "ignore",
-      stderr: "inherit",
-    });
-    this.#processes.push(child);
-  }
-
-  /** An orchestrator attaches a consumer when it has read its greeting. */
-  async #untilDialectsAreKnown(count: number): Promise<void> {
-    if (this.#daemon === undefined) return;
-    for (const deadline = performance.now() + CONNECT_MS; ; await Bun.sleep(10)) {
-      const { runtimes } = await this.#daemon.info();
-      const known = Object.values(runtimes).filter(({ dialect }) => dialect !== null);
-      if (known.length === count) return;
-      if (performance.now() > deadline) {
-        throw new Error(`Only ${known.length} of ${count} instances have connected`);
-      }
-    }
+    this.#processes.push(spawn(cmd, env, this.#prefix));
   }
 }
 
@@ -361,14 +386,6 @@ async function arm(
   count: number,
 ): Promise<void> {
   await helper.ask({ kind: "arm", bytes: (count / share) * each });
-}
-
-function add(id: string, path: string): Request {
-  return { kind: "Add", id, path, privileged: false };
-}
-
-function link(from: string | undefined, type: string, to: string): Request {
-  return { kind: "Link", link: { from, typeName: type, to: { kind: "instance", id: to } } };
 }
 
 /** The middle of some numbers; of an even count the upper one of the two in the middle. */

@@ -72,6 +72,7 @@ export class TelemetryExporter {
     const length = end - start + 1;
     let block = this.#blocks.at(-1);
     if (block === undefined || block.filled + length > block.bytes.length) {
+      this.flush(); // the block that is sent is the next one to be filled
       block = this.#addBlock(length);
     }
     block.filled += chunk.copy(block.bytes, block.filled, start, end);
@@ -81,7 +82,7 @@ export class TelemetryExporter {
     this.#queuedLines++;
   }
 
-  /** Sends what there is, or sees to it that a connection is made. Called once for each chunk. */
+  /** Sends what there is, or sees to it that a connection is made. Called at the end of each chunk too. */
   flush(): void {
     if (this.#queuedLines === 0 || this.#isFull) return;
     if (this.#connection === undefined) this.#open();

@@ -22,7 +22,7 @@ import type { TypeName } from "./typename.ts";
 
 const BLOCK_BYTES = 256 * 1024;
 const BACKSLASH = 0x5c;
-const LINE_END_BYTES = Buffer.from(LINE_END);
+const LINE_END_WORD = Buffer.from(LINE_END).readInt32LE(0);
 
 /** What follows a backslash for a byte, and the byte for what follows a backslash; 0: none. */
 const ESCAPE_OF = new Uint8Array(256);
@@ -94,7 +94,7 @@ export class Translator {
     }
     const block = this.#block;
     const out = this.#view;
-    let to = begin + type.lineHead.bytes.copy(block, begin);
+    let to = begin + type.lineHead.writeTo(out, begin);
     let seen = 0; // all bytes of the payload, one over the other
     let i = payload;
     while (i + 4 <= end) {
@@ -115,7 +115,8 @@ export class Translator {
       seen |= chunk[i] as number;
       to = writeEscaped(block, to, chunk[i] as number);
     }
-    to += LINE_END_BYTES.copy(block, to);
+    out.setInt32(to, LINE_END_WORD, true);
+    to += 4;
     if ((seen & HIGH_BITS) !== 0 && !isUtf8(chunk.subarray(payload, end))) this.notUtf8++;
     else if (to - begin > maxLine) this.oversize++;
     else {
@@ -131,7 +132,7 @@ export class Translator {
     const out = this.#view;
     const begin = this.filled;
     let to = begin + HEADER_BYTES;
-    to += type.name.bytes.copy(block, to);
+    to += type.name.writeTo(out, to);
     let i = start + type.lineHead.length;
     while (i + 4 <= end) {
       const word = view.getInt32(i, true);

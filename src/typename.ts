@@ -24,6 +24,17 @@ export class Pattern {
     this.#view = new DataView(this.bytes.buffer, this.bytes.byteOffset, this.length);
   }
 
+  /** Writes the pattern at `start`, eight bytes at a time; the caller knows that there is room. */
+  writeTo(view: DataView, start: number): number {
+    const { length } = this;
+    const own = this.#view;
+    let i = 0;
+    for (; i + 8 <= length; i += 8) view.setFloat64(start + i, own.getFloat64(i, true), true);
+    if (length >= 8) view.setFloat64(start + length - 8, own.getFloat64(length - 8, true), true);
+    else for (; i < length; i++) view.setUint8(start + i, own.getUint8(i));
+    return length;
+  }
+
   /**
    * Whether the pattern stands at `start`; the caller knows that the chunk is long enough. Compares
    * eight bytes at a time as a number: no pattern holds a NUL or an invalid byte, so that none is
