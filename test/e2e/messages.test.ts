@@ -1,12 +1,13 @@
 // Messages between instances: who gets which, in which form, and who pays when somebody is slow or mad.
 //
-// Every test ends with the accounts (P-37): routed = delivered + dropped + queued for each link, and
-// received = routed + unlinked + refused over all instances.
+// Most tests end with a second look at the accounts (P-37): what was received went along its links.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
-import { droppedOf, routeTo, speaker, withAccounts } from "../fixtures/accounts.ts";
+import { routeTo, speaker, withAccounts } from "../fixtures/accounts.ts";
 import { GARBAGE } from "../fixtures/garbage.ts";
+import { droppedOf } from "../support/accounts.ts";
+import { withDaemon } from "../support/daemon.ts";
 import {
   type Dialect,
   DIALECTS,
@@ -152,7 +153,7 @@ describe.each(DIALECTS)("From an instance of the %s dialect", (from) => {
 
 describe("A link", () => {
   test("takes what its type and its source say, to each of its targets (P-34)", () =>
-    withAccounts(async (daemon) => {
+    withDaemon(async (daemon) => {
       const [a, b] = [await speaker(daemon, "native"), await speaker(daemon, "veecle")];
       const [x, y] = [await speaker(daemon, "native"), await speaker(daemon, "veecle")];
       await daemon.link("any", x.id);
@@ -173,7 +174,7 @@ describe("A link", () => {
       expect((await daemon.runtime(b.id)).messages).toMatchObject({ received: 2, unlinked: 1 });
       expect(await routeTo(daemon, x.id, "any")).toMatchObject({ from: null, routed: 2 });
       expect(await routeTo(daemon, x.id, "of-a")).toMatchObject({ from: a.id, routed: 1 });
-    }, "any"));
+    }));
 
   test("that is added twice, or with and without its source, delivers once (P-34)", () =>
     withAccounts(async (daemon) => {
@@ -193,7 +194,7 @@ describe("A link", () => {
   test.each(DIALECTS)(
     "added and removed while messages flow decides about the next one (%s, P-34)",
     (d) =>
-      withAccounts(async (daemon) => {
+      withDaemon(async (daemon) => {
         const [a, x, y] = [
           await speaker(daemon, d),
           await speaker(daemon, d),
@@ -214,11 +215,11 @@ describe("A link", () => {
         }
         for (; heard < next; heard++) await expectNext(d, x.wire, "T", `${heard}`);
         expect(y.wire.unreadBytes).toBe(0);
-      }, "any"),
+      }),
   );
 
   test.each(DIALECTS)("goes with its target, and nobody else notices (%s, P-40)", (d) =>
-    withAccounts(async (daemon) => {
+    withDaemon(async (daemon) => {
       const [a, x] = [await speaker(daemon, d), await speaker(daemon, d)];
       await daemon.link("T", x.id);
       let next = 0;
@@ -242,7 +243,7 @@ describe("A link", () => {
       }
       for (let i = 0; i < next; i++) await expectNext(d, x.wire, "T", `${i}`);
       expect((await daemon.info()).links).toEqual({ T: [x.id] });
-    }, "any"),
+    }),
   );
 });
 
