@@ -1,0 +1,138 @@
+// The experiments of the guarantees at full size: `bun run soak [--scale N] [name…]`.
+//
+// The same code runs at a small size in the tests. Here figures are held to what is promised; what
+// must be exact (accounts, order, losses) fails an experiment at any size.
+
+import { cpus, loadavg } from "node:os";
+import { parseArgs } from "node:util";
+
+import { messageChain } from "../src/errors.ts";
+import {
+  badConsumer,
+  CONSUMER_VICES,
+  type ConsumerVice,
+  removals,
+  restarts,
+} from "../test/experiments/consumers.ts";
+import { badServer, SERVER_VICES } from "../test/experiments/exporter.ts";
+import { FLOODS, flood, roundTrips } from "../test/experiments/floods.ts";
+import { circle, orchestrators } from "../test/experiments/loops.ts";
+import { double, OFFENCES, type Offence, offend } from "../test/experiments/offenders.ts";
+import { formatFigure, misses, type Outcome } from "../test/experiments/outcome.ts";
+
+/** One line of the table: `scaled` makes counts and times smaller for a shorter run. */
+interface Experiment {
+  /** The guarantee, and what is varied; a part of it chooses it on the command line. */
+  readonly name: string;
+  run(scaled: (full: number) => number): Promise<Outcome>;
+}
+
+/** Rounds of `badConsumer`, `flood` and the like: half of each is with the vice. */
+const ROUNDS = 20;
+
+const EXPERIMENTS: readonly Experiment[] = [
+  ...(Object.keys(CONSUMER_VICES) as ConsumerVice[]).map((vice) => ({
+    name: `R19 consumer ${vice}`,
+    run: (scaled: (full: number) => number) =>
+      badConsumer(vice, { consumers: 9, rounds: ROUNDS, ms: scaled(60_000) / ROUNDS }),
+  })),
+  { name: "R19 consumers removed", run: (scaled) => removals(scaled(100)) },
+  {
+    name: "R20 restarts",
+    run: (scaled) => restarts({ messages: scaled(10_000_000), restarts: scaled(100) }),
+  },
+  ...[1, 2, 3].flatMap((instances) =>
+    [{}, { on_full: "block", queue: 10 }].map((settings) => ({
+      name: `R21 circle of ${instances}${"on_full" in settings ? ", blocking" : ""}`,
+      run: (scaled: (full: number) => number) =>
+        circle({ instances, messages: 10_000, ms: scaled(30_000), settings }),
+    })),
+  ),
+  {
+    name: "R21 two orchestrators",
+    run: (scaled) => orchestrators({ messages: 100, ms: scaled(60_000) }),
+  },
+  ...(Object.keys(OFFENCES) as Offence[]).map((offence) => ({
+    name: `R22 ${offence}`,
+    run: (scaled: (full: number) => number) => offend(offence, scaled(1_000)),
+  })),
+  { name: "R22 second connection", run: (scaled) => double(scaled(1_000)) },
+  ...SERVER_VICES.map((vice) => ({
+    name: `R23 server ${vice}`,
+    run: (scaled: (full: number) => number) =>
+      badServer(vice, {
+        linesPerSecond: 10_000,
+        bytesPerLine: 220,
+        rounds: 2,
+        ms: scaled(60_000),
+      }),
+  })),
+  ...FLOODS.map((kind) => ({
+    name: `R24 flood ${kind}`,
+    run: (scaled: (full: number) => number) =>
+      flood(kind, { groups: 9, rounds: ROUNDS, ms: scaled(20_000) / ROUNDS }),
+  })),
+  ...FLOODS.map((kind) => ({
+    name: `R24 round trips ${kind}`,
+    run: (scaled: (full: number) => number) =>
+      roundTrips({ kinds: [kind], rounds: ROUNDS, ms: scaled(10_000) / ROUNDS }),
+  })),
+];
+
+const WIDTHS = [38, 8, 7] as const;
+
+function line(cells: readonly string[]): string {
+  return cells.map((cell, i) => cell.padEnd(WIDTHS[i] ?? 0)).join("  ");
+}
+
+/** Runs one experiment and returns its line; `isGood` says whether every promise was kept. */
+async function soak(
+  { name, run }: Experiment,
+  scale: number,
+): Promise<{ text: string; isGood: boolean }> {
+  const begin = performance.now();
+  const seconds = (): string => `${((performance.now() - begin) / 1_000).toFixed(0)} s`;
+  try {
+    const outcome = await run((full) => Math.max(1, Math.round(full * scale)));
+    const missed = misses(outcome, "promised");
+    const result = [outcome.work, ...outcome.figures.map(formatFigure)].join("; ");
+    const cells = [name, missed.length === 0 ? "kept" : "MISSED", seconds(), result];
+    return { text: line(cells), isGood: missed.length === 0 };
+  } catch (error) {
+    const cells = [name, "BROKEN", seconds(), messageChain(error).join(": ")];
+    return { text: line(cells), isGood: false };
+  }
+}
+
+async function main(argv: readonly string[]): Promise<number> {
+  const { values, positionals } = parseArgs({
+    args: [...argv],
+    allowPositionals: true,
+    options: { scale: { type: "string", default: "1" } },
+  });
+  const scale = Number(values.scale);
+  if (!(scale > 0)) throw new Error("--scale takes a number above 0");
+  const wanted = EXPERIMENTS.filter(({ name }) => {
+    return positionals.length === 0 || positionals.some((part) => name.includes(part));
+  });
+  if (wanted.length === 0) {
+    throw new Error(`There are ${EXPERIMENTS.map(({ name }) => JSON.stringify(name)).join(", ")}`);
+  }
+  const load = loadavg()[0]?.toFixed(1);
+  console.log(`${cpus()[0]?.model}, ${cpus().length} cores, load ${load}, scale ${scale}\n`);
+  console.log(line(["experiment", "promise", "time", "what was done, and what came of it"]));
+  let isGood = true;
+  for (const experiment of wanted) {
+    const result = await soak(experiment, scale);
+    console.log(result.text);
+    isGood &&= result.isGood;
+  }
+  return isGood ? 0 : 1;
+}
+
+if (import.meta.main) {
+  process.exitCode = await main(process.argv.slice(2)).catch((error: unknown) => {
+    console.error(`error: ${messageChain(error).join("\ncaused by: ")}`);
+    return 1;
+  });
+}
