@@ -5,7 +5,7 @@ import type { Dialect } from "../src/message.ts";
 import { typeName } from "./bytes.ts";
 import { FloodStage } from "./flood.ts";
 import { NATS_SERVER } from "./nats.ts";
-import { SoakStage } from "./soak.ts";
+import { SoakStage } from "./memory.ts";
 import {
   type Layout,
   LoadStage,

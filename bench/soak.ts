@@ -1,148 +1,138 @@
-// A stage of memory: pairs at full speed for minutes, and a consumer that never reads.
+// The experiments of the guarantees at full size: `bun run soak [--scale N] [name…]`.
 //
-//   producer ──► orchestrator ──► consumer        native, and a second pair in the Veecle dialect
-//                      └────────► silent          gets the native messages too: its queue is full
-//
-// The engine lets garbage lie and collects it in turns: the resident size is a sawtooth. What counts is
-// how far its median over a window moves from that of the first window after a time of settling.
+// The same code runs at a small size in the tests. Here figures are held to what is promised; what
+// must be exact (accounts, order, losses) fails an experiment at any size.
 
-import { mkdirSync } from "node:fs";
-import { join } from "node:path";
+import { cpus, loadavg } from "node:os";
+import { parseArgs } from "node:util";
 
-import { periodFor, type Traffic, typeName } from "./bytes.ts";
-import { DaemonProcess } from "./daemon.ts";
-import { link, runInstances, writeLoad } from "./loads.ts";
-import { type Layout, LoadStage, median, type Place, type Round, type Stage } from "./stage.ts";
-import { residentMiB } from "./vitals.ts";
+import { messageChain } from "../src/errors.ts";
+import {
+  badConsumer,
+  CONSUMER_VICES,
+  type ConsumerVice,
+  removals,
+  restarts,
+} from "../test/experiments/consumers.ts";
+import { badServer, SERVER_VICES } from "../test/experiments/exporter.ts";
+import { FLOODS, flood, roundTrips } from "../test/experiments/floods.ts";
+import { circle, orchestrators } from "../test/experiments/loops.ts";
+import { double, OFFENCES, type Offence, offend } from "../test/experiments/offenders.ts";
+import { formatFigure, misses, type Outcome } from "../test/experiments/outcome.ts";
 
-/** How often the resident size is looked at. */
-const LOOK_MS = 100;
-
-/** How long a soak takes, and its windows, of which the first is for settling; in milliseconds. */
-export interface SoakTimes {
-  readonly allMs: number;
-  readonly windowMs: number;
+/** One line of the table: `scaled` makes counts and times smaller for a shorter run. */
+interface Experiment {
+  /** The guarantee, and what is varied; a part of it chooses it on the command line. */
+  readonly name: string;
+  run(scaled: (full: number) => number): Promise<Outcome>;
 }
 
-export class SoakStage implements Stage {
-  readonly #daemon: DaemonProcess;
-  readonly #pairs: readonly LoadStage[];
-  readonly #times: SoakTimes;
-  readonly #mediansMiB: number[] = [];
-  #leastMiB = Number.POSITIVE_INFINITY;
-  #greatestMiB = 0;
+/** Rounds of `badConsumer`, `flood` and the like: half of each is with the vice. */
+const ROUNDS = 20;
 
-  private constructor(daemon: DaemonProcess, pairs: readonly LoadStage[], times: SoakTimes) {
-    this.#daemon = daemon;
-    this.#pairs = pairs;
-    this.#times = times;
-  }
+const EXPERIMENTS: readonly Experiment[] = [
+  ...(Object.keys(CONSUMER_VICES) as ConsumerVice[]).map((vice) => ({
+    name: `R19 consumer ${vice}`,
+    run: (scaled: (full: number) => number) =>
+      badConsumer(vice, { consumers: 9, rounds: ROUNDS, ms: scaled(60_000) / ROUNDS }),
+  })),
+  { name: "R19 consumers removed", run: (scaled) => removals(scaled(100)) },
+  {
+    name: "R20 restarts",
+    run: (scaled) => restarts({ messages: scaled(10_000_000), restarts: scaled(100) }),
+  },
+  ...[1, 2, 3].flatMap((instances) =>
+    [{}, { on_full: "block", queue: 10 }].map((settings) => ({
+      name: `R21 circle of ${instances}${"on_full" in settings ? ", blocking" : ""}`,
+      run: (scaled: (full: number) => number) =>
+        circle({ instances, messages: 10_000, ms: scaled(30_000), settings }),
+    })),
+  ),
+  {
+    name: "R21 two orchestrators",
+    run: (scaled) => orchestrators({ messages: 100, ms: scaled(60_000) }),
+  },
+  ...(Object.keys(OFFENCES) as Offence[]).map((offence) => ({
+    name: `R22 ${offence}`,
+    run: (scaled: (full: number) => number) => offend(offence, scaled(1_000)),
+  })),
+  { name: "R22 second connection", run: (scaled) => double(scaled(1_000)) },
+  ...SERVER_VICES.map((vice) => ({
+    name: `R23 server ${vice}`,
+    run: (scaled: (full: number) => number) =>
+      badServer(vice, {
+        linesPerSecond: 10_000,
+        bytesPerLine: 220,
+        rounds: 2,
+        ms: scaled(60_000),
+      }),
+  })),
+  ...FLOODS.map((kind) => ({
+    name: `R24 flood ${kind}`,
+    run: (scaled: (full: number) => number) =>
+      flood(kind, { groups: 9, rounds: ROUNDS, ms: scaled(20_000) / ROUNDS }),
+  })),
+  ...FLOODS.map((kind) => ({
+    name: `R24 round trips ${kind}`,
+    run: (scaled: (full: number) => number) =>
+      roundTrips({ kinds: [kind], rounds: ROUNDS, ms: scaled(10_000) / ROUNDS }),
+  })),
+];
 
-  static async open(
-    place: Place,
-    layouts: readonly Layout[],
-    times: SoakTimes,
-  ): Promise<SoakStage> {
-    mkdirSync(place.folder);
-    const daemon = await DaemonProcess.start(place.folder);
-    try {
-      const pairs: LoadStage[] = [];
-      for (const [i, layout] of layouts.entries()) {
-        const pairPlace = { ...place, folder: join(place.folder, `${i}`) };
-        pairs.push(await LoadStage.open(pairPlace, "orchestrator", layout, daemon));
-      }
-      await startSilent(place, daemon, layouts[0] as Layout);
-      return new SoakStage(daemon, pairs, times);
-    } catch (error) {
-      await daemon.stop();
-      throw error;
-    }
-  }
+const WIDTHS = [38, 8, 7] as const;
 
-  /** Rounds of `count` messages of each pair, without a pause between them, until the time is over. */
-  async run(count: number): Promise<Round> {
-    const beganAt = performance.now();
-    const passedMs = (): number => performance.now() - beganAt;
-    const { allMs, windowMs } = this.#times;
-    const soak = async (pair: LoadStage): Promise<Round[]> => {
-      const rounds: Round[] = [];
-      while (passedMs() < allMs) rounds.push(await pair.run(count));
-      return rounds;
-    };
-    const look = async (): Promise<void> => {
-      for (let end = windowMs; end <= allMs; end += windowMs) {
-        const sizes: number[] = [];
-        for (; passedMs() < end; await Bun.sleep(LOOK_MS)) {
-          sizes.push(residentMiB(this.#daemon.pid));
-        }
-        if (end > windowMs) this.#note(sizes);
-      }
-    };
-    const [, ...done] = await Promise.all([look(), ...this.#pairs.map(soak)]);
-    const rounds = done.flat();
-    const sum = (read: (round: Round) => number): number =>
-      rounds.reduce((total, round) => total + read(round), 0);
-    return {
-      elapsedMs: passedMs(),
-      count: sum((round) => round.count),
-      bytes: sum((round) => round.bytes),
-      crc: rounds[0]?.crc ?? 0,
-      p50: 0,
-      p99: 0,
-      driftMiB: Math.max(...this.#mediansMiB.map((size) => Math.abs(size - this.#settledMiB))),
-    };
-  }
+function line(cells: readonly string[]): string {
+  return cells.map((cell, i) => cell.padEnd(WIDTHS[i] ?? 0)).join("  ");
+}
 
-  /** Every consumer that reads got everything; what the silent one lost is as it should be. */
-  async audit(): Promise<number> {
-    const { routes } = await this.#daemon.info();
-    for (const { routed, delivered, queued, dropped } of routes) {
-      const lost = Object.values(dropped).reduce((total, one) => total + one, 0);
-      if (routed !== delivered + lost + queued) throw new Error("The accounts do not add up");
-    }
-    if (!routes.some(({ dropped }) => (dropped["full"] ?? 0) > 0)) {
-      throw new Error("The queue of the silent consumer was never full");
-    }
-    return 0;
-  }
-
-  note(): string {
-    const medians = this.#mediansMiB.map((size) => size.toFixed(0)).join(" ");
-    const range = `${this.#leastMiB.toFixed(0)} to ${this.#greatestMiB.toFixed(0)}`;
-    return `medians of ${this.#times.windowMs / 1e3} s, in MiB: ${medians}; all between ${range}`;
-  }
-
-  async close(): Promise<void> {
-    for (const pair of this.#pairs) await pair.close();
-    await this.#daemon.stop();
-  }
-
-  get #settledMiB(): number {
-    return this.#mediansMiB[0] ?? Number.NaN;
-  }
-
-  /** Takes in a window that is over. */
-  #note(sizes: readonly number[]): void {
-    this.#mediansMiB.push(median(sizes));
-    this.#leastMiB = Math.min(this.#leastMiB, ...sizes);
-    this.#greatestMiB = Math.max(this.#greatestMiB, ...sizes);
+/** Runs one experiment and returns its line; `isGood` says whether every promise was kept. */
+async function soak(
+  { name, run }: Experiment,
+  scale: number,
+): Promise<{ text: string; isGood: boolean }> {
+  const begin = performance.now();
+  const seconds = (): string => `${((performance.now() - begin) / 1_000).toFixed(0)} s`;
+  try {
+    const outcome = await run((full) => Math.max(1, Math.round(full * scale)));
+    const missed = misses(outcome, "promised");
+    const result = [outcome.work, ...outcome.figures.map(formatFigure)].join("; ");
+    const cells = [name, missed.length === 0 ? "kept" : "MISSED", seconds(), result];
+    return { text: line(cells), isGood: missed.length === 0 };
+  } catch (error) {
+    const cells = [name, "BROKEN", seconds(), messageChain(error).join(": ")];
+    return { text: line(cells), isGood: false };
   }
 }
 
-/** Links what the first pair sends to an instance that never reads. */
-async function startSilent(
-  { folder, side }: Place,
-  daemon: DaemonProcess,
-  { from, firstType, payloadBytes }: Layout,
-): Promise<void> {
-  const types = [firstType];
-  const traffic: Traffic = { wire: from, types, payloadBytes, period: periodFor(payloadBytes, 1) };
-  const silent = writeLoad({
-    name: join(folder, "s"),
-    side: side.path,
-    role: "silent",
-    greets: "orchestrator",
-    traffic,
+async function main(argv: readonly string[]): Promise<number> {
+  const { values, positionals } = parseArgs({
+    args: [...argv],
+    allowPositionals: true,
+    options: { scale: { type: "string", default: "1" } },
   });
-  await runInstances(daemon, [silent], [link(undefined, typeName(firstType), silent.id)]);
+  const scale = Number(values.scale);
+  if (!(scale > 0)) throw new Error("--scale takes a number above 0");
+  const wanted = EXPERIMENTS.filter(({ name }) => {
+    return positionals.length === 0 || positionals.some((part) => name.includes(part));
+  });
+  if (wanted.length === 0) {
+    throw new Error(`There are ${EXPERIMENTS.map(({ name }) => JSON.stringify(name)).join(", ")}`);
+  }
+  const load = loadavg()[0]?.toFixed(1);
+  console.log(`${cpus()[0]?.model}, ${cpus().length} cores, load ${load}, scale ${scale}\n`);
+  console.log(line(["experiment", "promise", "time", "what was done, and what came of it"]));
+  let isGood = true;
+  for (const experiment of wanted) {
+    const result = await soak(experiment, scale);
+    console.log(result.text);
+    isGood &&= result.isGood;
+  }
+  return isGood ? 0 : 1;
+}
+
+if (import.meta.main) {
+  process.exitCode = await main(process.argv.slice(2)).catch((error: unknown) => {
+    console.error(`error: ${messageChain(error).join("\ncaused by: ")}`);
+    return 1;
+  });
 }

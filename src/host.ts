@@ -69,7 +69,7 @@ export interface Host {
   setPriority(pid: number, nice: number): void;
   /** Milliseconds on a clock that is never set. */
   now(): number;
-  /** Calls back once; the returned function cancels. */
+  /** Calls back once, with 0 in the next turn of the event loop; the returned function cancels. */
   after(ms: number, action: () => void): () => void;
 }
 
@@ -87,13 +87,18 @@ export function systemHost(onFault: (error: unknown) => void): Host {
     setPriority,
     now: () => performance.now(),
     after: (ms, action) => {
-      const timer = setTimeout(() => {
+      const guarded = (): void => {
         try {
           action();
         } catch (error) {
           onFault(error);
         }
-      }, ms);
+      };
+      if (ms === 0) {
+        const turn = setImmediate(guarded); // a timer would wait for the next millisecond
+        return () => clearImmediate(turn);
+      }
+      const timer = setTimeout(guarded, ms);
       return () => clearTimeout(timer);
     },
   };

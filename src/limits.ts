@@ -138,11 +138,11 @@ export const LOG_RETRY_MS = 50;
 /** Text of an error to an instance: with every character escaped it still fits into a Veecle line. */
 export const MAX_CONTROL_ERROR = 320;
 
-/** A chunk that takes longer to read than this is hard to read, and so will the next one be. */
-export const SLOW_READ_MS = 2;
+/** Reading from one instance in one turn of the event loop: a round trip of others waits twice for it. */
+export const READ_TURN_MS = 0.25;
 
-/** What of a chunk that is hard to read is read in one turn of the event loop. */
-export const SLICE_BYTES: number = 32 * KIB;
+/** What is read in one turn in any case; the least that is worth one. */
+export const MIN_SLICE_BYTES: number = 2 * KIB;
 
 /** Of standard error, what is kept of an instance to say why it ended. */
 export const LAST_WORDS_BYTES = 300;

@@ -279,7 +279,7 @@ function shorten(text: string): string {
   return text.length > MAX_LOG_TEXT ? `${text.slice(0, MAX_LOG_TEXT)}…` : text;
 }
 
-/** Warnings of which each cause is logged at most once a second; the others are counted. */
+/** Records of which each cause is logged at most once a second; the others are counted. */
 export class QuietLog {
   readonly #log: TargetLog;
   readonly #limited: RateLimited = new RateLimited();
@@ -293,5 +293,10 @@ export class QuietLog {
   warn(cause: string, spans: string, message: string, fields?: LogFields): void {
     const admitted = this.#limited.admit(cause, message, this.#now());
     if (admitted !== undefined) this.#log.warn(spans, admitted, fields);
+  }
+
+  info(cause: string, spans: string, message: string, fields?: LogFields): void {
+    const admitted = this.#limited.admit(cause, message, this.#now());
+    if (admitted !== undefined) this.#log.info(spans, admitted, fields);
   }
 }

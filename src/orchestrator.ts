@@ -121,7 +121,6 @@ export class Orchestrator {
       source,
       outbox,
       telemetry,
-      log: log.target("port"),
       quiet: new QuietLog(log.target("port"), host.now),
       control: privileged
         ? async (request) => {

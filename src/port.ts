@@ -10,10 +10,10 @@ import {
   MAX_FRAME_BYTES,
   MAX_PENDING_CONTROL,
   MAX_TYPE_NAME_BYTES,
-  SLICE_BYTES,
-  SLOW_READ_MS,
+  MIN_SLICE_BYTES,
+  READ_TURN_MS,
 } from "./limits.ts";
-import type { QuietLog, TargetLog } from "./log.ts";
+import type { QuietLog } from "./log.ts";
 import {
   type Dialect,
   encodeNative,
@@ -41,7 +41,6 @@ export interface PortOptions {
   readonly source: Source;
   readonly outbox: Outbox;
   readonly telemetry: TelemetryExporter | undefined;
-  readonly log: TargetLog;
   readonly quiet: QuietLog;
   /** Carries out a control request, or throws; unprivileged instances have none. */
   readonly control: ((request: Request & { kind: "Start" | "Stop" }) => Promise<void>) | undefined;
@@ -61,8 +60,8 @@ export class Port implements MessageSink {
   #pendingControl = 0;
   /** A link with the policy `block` has no room: nothing is read from the instance. */
   #isWaiting = false;
-  /** The last chunk took long: the next ones are read a slice a turn, so that others have theirs. */
-  #isSlow = false;
+  /** How many bytes may be read in one turn, from how long the last ones took to read. */
+  #sliceBytes = MIN_SLICE_BYTES;
   #rest: Buffer | undefined;
 
   constructor(options: PortOptions) {
@@ -81,7 +80,7 @@ export class Port implements MessageSink {
 
   /** Takes a connection, unless there is one already. */
   accept(connection: Connection): StreamHandlers {
-    const { log, quiet, outbox, after } = this.#options;
+    const { quiet, outbox, after } = this.#options;
     if (this.#connection !== undefined) {
       quiet.warn(`second ${this.#id}`, "run", "refused a second connection of the instance", {
         id: this.#id,
@@ -90,7 +89,7 @@ export class Port implements MessageSink {
       return DISCARD;
     }
     this.#connection = connection;
-    log.info("run", "instance connected", { id: this.#id });
+    this.#tell("instance connected");
     this.#pace();
     // The first byte tells the dialect; an instance that waits for it is taken to speak Veecle. A
     // byte that came while this process was held up itself is read in the turn in between.
@@ -177,18 +176,15 @@ export class Port implements MessageSink {
     else this.#connection?.resume();
   }
 
-  /** Reads a chunk; what is slow to read, a slice of it, and the rest in later turns. */
+  /** Reads as much of a chunk as may be read in one turn, and the rest in later ones. */
   #receive(connection: Connection, chunk: Buffer): void {
     if (this.#connection !== connection) return;
-    const { now, after } = this.#options;
-    const begin = now();
-    const isSliced = this.#isSlow && chunk.length > SLICE_BYTES;
-    this.#read(connection, isSliced ? chunk.subarray(0, SLICE_BYTES) : chunk);
-    this.#isSlow = now() - begin > SLOW_READ_MS;
-    if (!isSliced || this.#connection !== connection) return;
-    this.#rest = chunk.subarray(SLICE_BYTES);
+    const length = Math.min(chunk.length, this.#sliceBytes);
+    this.#read(connection, length < chunk.length ? chunk.subarray(0, length) : chunk);
+    if (length === chunk.length || this.#connection !== connection) return;
+    this.#rest = chunk.subarray(length);
     this.#pace();
-    after(0, () => {
+    this.#options.after(0, () => {
       const rest = this.#rest;
       if (this.#connection !== connection || rest === undefined) return;
       this.#rest = undefined;
@@ -205,7 +201,8 @@ export class Port implements MessageSink {
   }
 
   #read(connection: Connection, chunk: Buffer): void {
-    const { router, telemetry } = this.#options;
+    const { router, telemetry, now } = this.#options;
+    const begin = now();
     try {
       this.#reader ??= this.#open(chunk[0]);
       this.#reader.push(chunk);
@@ -213,6 +210,9 @@ export class Port implements MessageSink {
       if (!(error instanceof OrchestratorError)) throw error;
       this.#refuse(connection, error);
     } finally {
+      // Without the writing: smaller slices would make that dearer, not cheaper.
+      const bytesPerMs = chunk.length / (now() - begin);
+      this.#sliceBytes = Math.max(MIN_SLICE_BYTES, Math.floor(bytesPerMs * READ_TURN_MS));
       router.flush();
       telemetry?.flush();
       if (this.#isWaiting) this.#pace(); // a new connection of an instance that is held back
@@ -261,7 +261,12 @@ export class Port implements MessageSink {
     this.#reader = undefined;
     this.#rest = undefined;
     this.#options.outbox.detach();
-    this.#options.log.info("run", message, { id: this.#id });
+    this.#tell(message);
+  }
+
+  /** An instance that connects again and again must not fill the log. */
+  #tell(message: string): void {
+    this.#options.quiet.info(message, "run", message, { id: this.#id });
   }
 
   async #execute(value: unknown): Promise<unknown> {

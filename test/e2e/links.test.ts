@@ -2,28 +2,13 @@
 
 import { expect, setDefaultTimeout, test } from "bun:test";
 
-import { type Daemon, withDaemon } from "../support/daemon.ts";
+import { routeTo, speaker } from "../fixtures/accounts.ts";
+import { withDaemon } from "../support/daemon.ts";
 import { KIND, native, nextMessage, until, type Wire } from "../support/wire.ts";
 
 setDefaultTimeout(60_000);
 
 const PAYLOAD = "x".repeat(10_000);
-
-/** A native instance that has said hello. */
-async function speaker(daemon: Daemon): Promise<{ id: string; wire: Wire }> {
-  const puppet = await daemon.puppet();
-  const wire = await puppet.connect();
-  wire.send(native(KIND.hello, "", '{"version":1}'));
-  await wire.frame();
-  return { id: puppet.id, wire };
-}
-
-/** The only link to a target. */
-async function route(daemon: Daemon, to: string) {
-  const found = (await daemon.info()).routes.filter((route) => route.to === to);
-  expect(found).toHaveLength(1);
-  return found[0] as (typeof found)[number];
-}
 
 function numbered(count: number): Buffer {
   return Buffer.concat(
@@ -45,7 +30,7 @@ test("settings are shown, kept when the link is added again, and changed when th
   withDaemon(async (daemon) => {
     const id = await daemon.add("/never-started");
     const shown = async (): Promise<unknown> => {
-      const { queue, on_full } = await route(daemon, id);
+      const { queue, on_full } = await routeTo(daemon, id);
       return [queue, on_full];
     };
     await daemon.link("T", id);
@@ -61,10 +46,10 @@ test("settings are shown, kept when the link is added again, and changed when th
 test("a link that blocks holds its producer back, loses nothing, and disturbs nobody else", () =>
   withDaemon(async (daemon) => {
     const [source, slow, other, good] = [
-      await speaker(daemon),
-      await speaker(daemon),
-      await speaker(daemon),
-      await speaker(daemon),
+      await speaker(daemon, "native"),
+      await speaker(daemon, "native"),
+      await speaker(daemon, "native"),
+      await speaker(daemon, "native"),
     ];
     await daemon.ok({
       Link: { type_name: "T", from: source.id, to: slow.id, queue: "1MiB", on_full: "block" },
@@ -83,23 +68,23 @@ test("a link that blocks holds its producer back, loses nothing, and disturbs no
     });
     other.wire.send(numbered(500));
     expect(await numbers(good.wire, 500)).toEqual(upTo(500));
-    const { routed, dropped } = await route(daemon, slow.id);
+    const { routed, dropped } = await routeTo(daemon, slow.id);
     expect(dropped).toEqual({});
     expect(routed).toBeLessThan(count);
     expect(source.wire.unsentBytes).toBeGreaterThan(0);
     slow.wire.resume();
     expect(await numbers(slow.wire, count)).toEqual(upTo(count));
-    expect(await route(daemon, slow.id)).toMatchObject({ delivered: count, dropped: {} });
+    expect(await routeTo(daemon, slow.id)).toMatchObject({ delivered: count, dropped: {} });
   }));
 
 test("a producer that waits goes on when the link is removed", () =>
   withDaemon(async (daemon) => {
-    const [source, good] = [await speaker(daemon), await speaker(daemon)];
+    const [source, good] = [await speaker(daemon, "native"), await speaker(daemon, "native")];
     const stuck = await daemon.add("/never-started");
     const link = { type_name: "T", to: stuck };
     await daemon.ok({ Link: { ...link, queue: 10, on_full: "block" } });
     source.wire.send(numbered(1_000));
-    await until("the queue is full", async () => (await route(daemon, stuck)).queued >= 10);
+    await until("the queue is full", async () => (await routeTo(daemon, stuck)).queued >= 10);
     await daemon.link("U", good.id);
     source.wire.send(native(KIND.data, "U", "behind all of them"));
     await daemon.ok({ Unlink: link });
@@ -108,21 +93,21 @@ test("a producer that waits goes on when the link is removed", () =>
 
 test("a link that drops the newest keeps the first messages, one of 10 messages the last ten", () =>
   withDaemon(async (daemon) => {
-    const source = await speaker(daemon);
+    const source = await speaker(daemon, "native");
     const [first, last] = [await daemon.add("/first"), await daemon.add("/last")];
     const [newest, oldest] = [{ on_full: "drop-newest" }, { on_full: "drop-oldest" }];
     await daemon.ok({ Link: { type_name: "T", to: first, queue: "100KiB", ...newest } });
     await daemon.ok({ Link: { type_name: "T", to: last, queue: 10, ...oldest } });
     source.wire.send(numbered(50));
-    await until("all are routed", async () => (await route(daemon, last)).routed === 50);
-    expect(await route(daemon, first)).toMatchObject({ queued: 10, dropped: { full: 40 } });
-    expect(await route(daemon, last)).toMatchObject({ queued: 10, dropped: { full: 40 } });
+    await until("all are routed", async () => (await routeTo(daemon, last)).routed === 50);
+    expect(await routeTo(daemon, first)).toMatchObject({ queued: 10, dropped: { full: 40 } });
+    expect(await routeTo(daemon, last)).toMatchObject({ queued: 10, dropped: { full: 40 } });
   }));
 
 test("beyond the bound of all queues the largest pays, and who reads loses nothing (P-36)", () =>
   withDaemon(
     async (daemon) => {
-      const [source, good] = [await speaker(daemon), await speaker(daemon)];
+      const [source, good] = [await speaker(daemon, "native"), await speaker(daemon, "native")];
       const [large, small] = [await daemon.add("/large"), await daemon.add("/small")];
       await daemon.link("U", small);
       for (let i = 0; i < 20; i++) source.wire.send(native(KIND.data, "U", PAYLOAD));
@@ -132,54 +117,14 @@ test("beyond the bound of all queues the largest pays, and who reads loses nothi
         source.wire.send(numbered(10));
         expect(await numbers(good.wire, 10)).toEqual(upTo(10));
       }
-      expect(await route(daemon, good.id)).toMatchObject({ delivered: 300, dropped: {} });
-      expect(await route(daemon, small)).toMatchObject({ queued: 20, dropped: {} });
-      const { queued, dropped } = await route(daemon, large);
+      expect(await routeTo(daemon, good.id)).toMatchObject({ delivered: 300, dropped: {} });
+      expect(await routeTo(daemon, small)).toMatchObject({ queued: 20, dropped: {} });
+      const { queued, dropped } = await routeTo(daemon, large);
       expect(queued).toBeWithin(70, 85); // what is left of 1 MiB
       expect(dropped).toEqual({ full: 300 - queued });
     },
     { args: ["--max-queue", "1MiB"] },
   ));
-
-test("one that floods holds up no request and no other pair (R24)", () =>
-  withDaemon(async (daemon) => {
-    const [flooder, a, b] = [await speaker(daemon), await speaker(daemon), await speaker(daemon)];
-    await daemon.link("T", await daemon.add("/never-started"));
-    await daemon.link("ping", b.id, a.id);
-    await daemon.link("pong", a.id, b.id);
-    let isOver = false;
-    const flood = numbered(400);
-    const floods: number[] = [];
-    const flooding = (async () => {
-      while (!isOver) {
-        const begin = performance.now();
-        flooder.wire.send(flood);
-        await flooder.wire.sent();
-        floods.push(performance.now() - begin);
-      }
-    })();
-    const control = await daemon.control();
-    const requests: number[] = [];
-    const rounds: number[] = [];
-    for (let i = 0; i < 100; i++) {
-      let begin = performance.now();
-      await control.ok("Version");
-      requests.push(performance.now() - begin);
-      begin = performance.now();
-      a.wire.send(native(KIND.data, "ping", `${i}`));
-      expect((await nextMessage("native", b.wire)).payload).toBe(`${i}`);
-      b.wire.send(native(KIND.data, "pong", `${i}`));
-      expect((await nextMessage("native", a.wire)).payload).toBe(`${i}`);
-      rounds.push(performance.now() - begin);
-    }
-    isOver = true;
-    await flooding;
-    const median = (values: number[]): number =>
-      values.sort((x, y) => x - y)[values.length >> 1] as number;
-    // Who is held up waits for a flood to be taken, and a round waits twice.
-    expect(median(requests)).toBeLessThan(median(floods));
-    expect(median(rounds)).toBeLessThan(2 * median(floods));
-  }));
 
 test("lines that are hard to read arrive all and in order, and hold up no request (R24)", () =>
   withDaemon(async (daemon) => {
@@ -191,9 +136,9 @@ test("lines that are hard to read arrive all and in order, and hold up no reques
     from.send(Array.from({ length: count }, (_, i) => loose(i)).join(""));
     const control = await daemon.control();
     for (let requests = 0; requests < 10; requests++) await control.ok("Version");
-    expect((await route(daemon, target.id)).routed).toBeLessThan(count); // answered in between
+    expect((await routeTo(daemon, target.id)).routed).toBeLessThan(count); // answered in between
     for (let i = 0; i < count; i++) {
       expect((await nextMessage("veecle", to)).payload).toBe(`${i}`);
     }
-    expect(await route(daemon, target.id)).toMatchObject({ delivered: count, dropped: {} });
+    expect(await routeTo(daemon, target.id)).toMatchObject({ delivered: count, dropped: {} });
   }));

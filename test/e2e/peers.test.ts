@@ -2,7 +2,8 @@
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
-import { routeTo, withAccounts } from "../fixtures/accounts.ts";
+import { routeTo } from "../fixtures/accounts.ts";
+import { withDaemon } from "../support/daemon.ts";
 import { DIALECTS, KIND, message, native, nextMessage, storable, until } from "../support/wire.ts";
 
 setDefaultTimeout(60_000);
@@ -66,168 +67,143 @@ async function withPeer(body: (peer: Peer) => Promise<void>, hostname?: string):
 
 describe.each(DIALECTS)("From an instance of the %s dialect", (from) => {
   test.each(DIALECTS)("a message reaches an instance of the %s dialect elsewhere (P-41)", (to) =>
-    withAccounts(
+    withDaemon(
       (here) =>
-        withAccounts(
-          async (there) => {
-            const [source, target] = [await here.puppet(), await there.puppet()];
-            const [out, into] = [await source.connect(), await target.speak(to)];
-            await here.link("a::Ping", await there.ipcAddress());
-            await there.link("a::Ping", target.id);
-            for (let i = 0; i < 500; i++) {
-              out.send(message(from, "a::Ping", `{"value":${i}}`));
-              const expected = { typeName: "a::Ping", payload: `{"value":${i}}` };
-              expect(await nextMessage(to, into)).toEqual(expected);
-            }
-            expect((await routeTo(here, await there.ipcAddress())).delivered).toBe(500);
-            expect((await routeTo(there, target.id)).delivered).toBe(500);
-          },
-          "any",
-          IPC,
-        ),
-      "any",
+        withDaemon(async (there) => {
+          const [source, target] = [await here.puppet(), await there.puppet()];
+          const [out, into] = [await source.connect(), await target.speak(to)];
+          await here.link("a::Ping", await there.ipcAddress());
+          await there.link("a::Ping", target.id);
+          for (let i = 0; i < 500; i++) {
+            out.send(message(from, "a::Ping", `{"value":${i}}`));
+            const expected = { typeName: "a::Ping", payload: `{"value":${i}}` };
+            expect(await nextMessage(to, into)).toEqual(expected);
+          }
+          expect((await routeTo(here, await there.ipcAddress())).delivered).toBe(500);
+          expect((await routeTo(there, target.id)).delivered).toBe(500);
+        }, IPC),
       IPC,
     ),
   );
 
   test("a datagram is the inner object of a line, byte for byte (P-41)", () =>
     withPeer((peer) =>
-      withAccounts(
-        async (daemon) => {
-          const wire = await (await daemon.puppet()).connect();
-          for (const type of ["a::b::Ping", 'with "quotes"']) await daemon.link(type, peer.address);
-          wire.send(message(from, "a::b::Ping", '{"value":7}'));
-          expect(await peer.next()).toBe('{"type_name":"a::b::Ping","value":"{\\"value\\":7}"}');
-          wire.send(message(from, 'with "quotes"', "ü\n\u0001🦀\\"));
-          expect(await peer.next()).toBe(
-            '{"type_name":"with \\"quotes\\"","value":"ü\\n\\u0001🦀\\\\"}',
-          );
-          expect(peer.senders).toEqual([await daemon.ipcAddress(), await daemon.ipcAddress()]);
-          expect((await daemon.info()).links).toEqual({
-            "a::b::Ping": [peer.address],
-            'with "quotes"': [peer.address],
-          });
-        },
-        "any",
-        IPC,
-      ),
+      withDaemon(async (daemon) => {
+        const wire = await (await daemon.puppet()).connect();
+        for (const type of ["a::b::Ping", 'with "quotes"']) await daemon.link(type, peer.address);
+        wire.send(message(from, "a::b::Ping", '{"value":7}'));
+        expect(await peer.next()).toBe('{"type_name":"a::b::Ping","value":"{\\"value\\":7}"}');
+        wire.send(message(from, 'with "quotes"', "ü\n\u0001🦀\\"));
+        expect(await peer.next()).toBe(
+          '{"type_name":"with \\"quotes\\"","value":"ü\\n\\u0001🦀\\\\"}',
+        );
+        expect(peer.senders).toEqual([await daemon.ipcAddress(), await daemon.ipcAddress()]);
+        expect((await daemon.info()).links).toEqual({
+          "a::b::Ping": [peer.address],
+          'with "quotes"': [peer.address],
+        });
+      }, IPC),
     ));
 
   test("a datagram of 2048 bytes goes out, a longer one is dropped and counted (P-41)", () =>
     withPeer((peer) =>
-      withAccounts(
-        async (daemon) => {
-          const wire = await (await daemon.puppet()).connect();
-          await daemon.link("T", peer.address);
-          const fitting = "x".repeat(2_048 - '{"type_name":"T","value":""}'.length);
-          wire.send(message(from, "T", `${fitting}x`));
-          wire.send(message(from, "T", "x".repeat(500_000)));
-          wire.send(message(from, "T", fitting));
-          expect(await peer.next()).toHaveLength(2_048);
-          expect(await routeTo(daemon, peer.address)).toMatchObject({
-            delivered: 1,
-            dropped: { oversize: 2 },
-          });
-        },
-        "any",
-        IPC,
-      ),
+      withDaemon(async (daemon) => {
+        const wire = await (await daemon.puppet()).connect();
+        await daemon.link("T", peer.address);
+        const fitting = "x".repeat(2_048 - '{"type_name":"T","value":""}'.length);
+        wire.send(message(from, "T", `${fitting}x`));
+        wire.send(message(from, "T", "x".repeat(500_000)));
+        wire.send(message(from, "T", fitting));
+        expect(await peer.next()).toHaveLength(2_048);
+        expect(await routeTo(daemon, peer.address)).toMatchObject({
+          delivered: 1,
+          dropped: { oversize: 2 },
+        });
+      }, IPC),
     ));
 });
 
 describe("A datagram that arrives", () => {
   test("in any legal JSON form is routed, by links that name no source (P-42)", () =>
     withPeer((peer) =>
-      withAccounts(
-        async (daemon) => {
-          const [v, n] = [await daemon.puppet(), await daemon.puppet()];
-          const [veecle, frames] = [await v.speak("veecle"), await n.speak("native")];
-          await daemon.link("a::T", v.id);
-          await daemon.link("a::T", n.id);
-          await daemon.link("of-v", n.id, v.id);
-          const ipc = await daemon.ipcAddress();
-          for (const text of [
-            '{"type_name":"a::T","value":"{\\"value\\":7}"}',
-            ' { "value" : "{\\u0022value\\u0022:7}" , "type_name" : "a:\\u003aT", "later" : [] } ',
-            '{"type_name":"a::T","value":"{\\"value\\":7}"}\n',
-          ]) {
-            peer.send('{"type_name":"of-v","value":"1"}', ipc);
-            peer.send(text, ipc);
-            expect(await veecle.line()).toBe(
-              '{"Storable":{"type_name":"a::T","value":"{\\"value\\":7}"}}',
-            );
-            expect(await nextMessage("native", frames)).toEqual({
-              typeName: "a::T",
-              payload: '{"value":7}',
-            });
-          }
-          expect((await routeTo(daemon, v.id)).delivered).toBe(3);
-          expect(veecle.unreadBytes + frames.unreadBytes).toBe(0);
-        },
-        "any",
-        IPC,
-      ),
+      withDaemon(async (daemon) => {
+        const [v, n] = [await daemon.puppet(), await daemon.puppet()];
+        const [veecle, frames] = [await v.speak("veecle"), await n.speak("native")];
+        await daemon.link("a::T", v.id);
+        await daemon.link("a::T", n.id);
+        await daemon.link("of-v", n.id, v.id);
+        const ipc = await daemon.ipcAddress();
+        for (const text of [
+          '{"type_name":"a::T","value":"{\\"value\\":7}"}',
+          ' { "value" : "{\\u0022value\\u0022:7}" , "type_name" : "a:\\u003aT", "later" : [] } ',
+          '{"type_name":"a::T","value":"{\\"value\\":7}"}\n',
+        ]) {
+          peer.send('{"type_name":"of-v","value":"1"}', ipc);
+          peer.send(text, ipc);
+          expect(await veecle.line()).toBe(
+            '{"Storable":{"type_name":"a::T","value":"{\\"value\\":7}"}}',
+          );
+          expect(await nextMessage("native", frames)).toEqual({
+            typeName: "a::T",
+            payload: '{"value":7}',
+          });
+        }
+        expect((await routeTo(daemon, v.id)).delivered).toBe(3);
+        expect(veecle.unreadBytes + frames.unreadBytes).toBe(0);
+      }, IPC),
     ));
 
   test("and makes no sense is ignored, and logged once a second at most (P-42)", () =>
     withPeer((peer) =>
-      withAccounts(
-        async (daemon) => {
-          const target = await daemon.puppet();
-          const wire = await target.connect();
-          await daemon.link("T", target.id);
-          const ipc = await daemon.ipcAddress();
-          const begin = performance.now();
-          const bad = [
-            "",
-            "nonsense",
-            "[]",
-            "null",
-            "{}",
-            '{"type_name":"T"}',
-            '{"type_name":"T","value":7}',
-            '{"type_name":"","value":"x"}',
-            `{"type_name":"${"t".repeat(1_025)}","value":"x"}`,
-            '{"type_name":"T","value":"\\ud800"}',
-            '{"Storable":{"type_name":"T","value":"x"}}',
-            `{"type_name":"T","value":${"[".repeat(500)}${"]".repeat(500)}}`,
-            Buffer.from('{"type_name":"T","value":"\xff"}', "latin1"),
-            Buffer.alloc(60_000, "x"),
-          ];
-          for (let i = 0; i < 10; i++) {
-            for (const datagram of bad) peer.send(datagram, ipc);
-            peer.send(`{"type_name":"T","value":"${i}"}`, ipc);
-            expect(await wire.line()).toBe(`{"Storable":{"type_name":"T","value":"${i}"}}`);
-          }
-          expect(wire.unreadBytes).toBe(0);
-          await daemon.loggedRarely(/refused a datagram/, begin);
-        },
-        "any",
-        IPC,
-      ),
+      withDaemon(async (daemon) => {
+        const target = await daemon.puppet();
+        const wire = await target.connect();
+        await daemon.link("T", target.id);
+        const ipc = await daemon.ipcAddress();
+        const begin = performance.now();
+        const bad = [
+          "",
+          "nonsense",
+          "[]",
+          "null",
+          "{}",
+          '{"type_name":"T"}',
+          '{"type_name":"T","value":7}',
+          '{"type_name":"","value":"x"}',
+          `{"type_name":"${"t".repeat(1_025)}","value":"x"}`,
+          '{"type_name":"T","value":"\\ud800"}',
+          '{"Storable":{"type_name":"T","value":"x"}}',
+          `{"type_name":"T","value":${"[".repeat(500)}${"]".repeat(500)}}`,
+          Buffer.from('{"type_name":"T","value":"\xff"}', "latin1"),
+          Buffer.alloc(60_000, "x"),
+        ];
+        for (let i = 0; i < 10; i++) {
+          for (const datagram of bad) peer.send(datagram, ipc);
+          peer.send(`{"type_name":"T","value":"${i}"}`, ipc);
+          expect(await wire.line()).toBe(`{"Storable":{"type_name":"T","value":"${i}"}}`);
+        }
+        expect(wire.unreadBytes).toBe(0);
+        await daemon.loggedRarely(/refused a datagram/, begin);
+      }, IPC),
     ));
 
   test("and is too long for a veecle instance is dropped and counted", () =>
     withPeer((peer) =>
-      withAccounts(
-        async (daemon) => {
-          const target = await daemon.puppet();
-          const wire = await target.speak("veecle");
-          await daemon.link("T", target.id);
-          const ipc = await daemon.ipcAddress();
-          peer.send(`{"type_name":"T","value":"${"x".repeat(2_020)}"}`, ipc); // fits a datagram only
-          peer.send('{"type_name":"T","value":"short"}', ipc);
-          expect(JSON.parse(await wire.line()).Storable.value).toBe("short");
-          expect((await routeTo(daemon, target.id)).dropped).toEqual({ oversize: 1 });
-        },
-        "any",
-        IPC,
-      ),
+      withDaemon(async (daemon) => {
+        const target = await daemon.puppet();
+        const wire = await target.speak("veecle");
+        await daemon.link("T", target.id);
+        const ipc = await daemon.ipcAddress();
+        peer.send(`{"type_name":"T","value":"${"x".repeat(2_020)}"}`, ipc); // fits a datagram only
+        peer.send('{"type_name":"T","value":"short"}', ipc);
+        expect(JSON.parse(await wire.line()).Storable.value).toBe("short");
+        expect((await routeTo(daemon, target.id)).dropped).toEqual({ oversize: 1 });
+      }, IPC),
     ));
 });
 
 test("A link to another orchestrator needs --ipc-socket (P-13)", () =>
-  withAccounts(async (daemon) => {
+  withDaemon(async (daemon) => {
     for (const to of ["127.0.0.1:2661", "[::1]:2661"]) {
       expect(await daemon.ask({ Link: { type_name: "T", to } })).toEqual({
         Err: [`Cannot link "T" to ${to}: this orchestrator was started without --ipc-socket`],
@@ -239,68 +215,56 @@ test("A link to another orchestrator needs --ipc-socket (P-13)", () =>
 
 test("What is not UTF-8 cannot travel, and is counted", () =>
   withPeer((peer) =>
-    withAccounts(
-      async (daemon) => {
-        const wire = await (await daemon.puppet()).connect();
-        await daemon.link("T", peer.address);
-        wire.send(native(KIND.data, "T", Buffer.from([0xff])));
-        wire.send(native(KIND.data, "T", "fine"));
-        expect(await peer.next()).toBe('{"type_name":"T","value":"fine"}');
-        expect((await routeTo(daemon, peer.address)).dropped).toEqual({ not_utf8: 1 });
-      },
-      "any",
-      IPC,
-    ),
+    withDaemon(async (daemon) => {
+      const wire = await (await daemon.puppet()).connect();
+      await daemon.link("T", peer.address);
+      wire.send(native(KIND.data, "T", Buffer.from([0xff])));
+      wire.send(native(KIND.data, "T", "fine"));
+      expect(await peer.next()).toBe('{"type_name":"T","value":"fine"}');
+      expect((await routeTo(daemon, peer.address)).dropped).toEqual({ not_utf8: 1 });
+    }, IPC),
   ));
 
 test("A dead neighbour costs a healthy one nothing", () =>
   withPeer((healthy) =>
-    withAccounts(
-      async (daemon) => {
-        const gone = await Peer.open("127.0.0.2"); // where nobody else will take its port
-        const dead = gone.address;
-        gone.close();
-        const wire = await (await daemon.puppet()).connect();
-        await daemon.link("T", dead);
-        await daemon.link("T", healthy.address);
-        await daemon.link("U", dead);
-        for (let i = 0; i < 300; i++) {
-          // An odd and an even number of datagrams that find nobody, before the one that does.
-          wire.send((i % 2 === 0 ? storable("U", "x") : "") + storable("T", `${i}`));
-          expect(await healthy.next()).toBe(`{"type_name":"T","value":"${i}"}`);
-        }
-        expect(await routeTo(daemon, healthy.address)).toMatchObject({
-          delivered: 300,
-          dropped: {},
-        });
-      },
-      "any",
-      IPC,
-    ),
+    withDaemon(async (daemon) => {
+      const gone = await Peer.open("127.0.0.2"); // where nobody else will take its port
+      const dead = gone.address;
+      gone.close();
+      const wire = await (await daemon.puppet()).connect();
+      await daemon.link("T", dead);
+      await daemon.link("T", healthy.address);
+      await daemon.link("U", dead);
+      for (let i = 0; i < 300; i++) {
+        // An odd and an even number of datagrams that find nobody, before the one that does.
+        wire.send((i % 2 === 0 ? storable("U", "x") : "") + storable("T", `${i}`));
+        expect(await healthy.next()).toBe(`{"type_name":"T","value":"${i}"}`);
+      }
+      expect(await routeTo(daemon, healthy.address)).toMatchObject({
+        delivered: 300,
+        dropped: {},
+      });
+    }, IPC),
   ));
 
 test("An address of another family is unreachable, and that is counted", () =>
   withPeer(
     (peer) =>
-      withAccounts(
-        async (daemon) => {
-          const wire = await (await daemon.puppet()).connect();
-          await daemon.link("T", peer.address);
-          wire.send(storable("T", "x"));
-          await until("it is routed", async () => (await daemon.info()).routes[0]?.routed === 1);
-          expect((await routeTo(daemon, peer.address)).dropped).toEqual({ unreachable: 1 });
-          expect(await daemon.ok("Version")).toBe("0.1.0");
-        },
-        "any",
-        IPC,
-      ),
+      withDaemon(async (daemon) => {
+        const wire = await (await daemon.puppet()).connect();
+        await daemon.link("T", peer.address);
+        wire.send(storable("T", "x"));
+        await until("it is routed", async () => (await daemon.info()).routes[0]?.routed === 1);
+        expect((await routeTo(daemon, peer.address)).dropped).toEqual({ unreachable: 1 });
+        expect(await daemon.ok("Version")).toBe("0.1.0");
+      }, IPC),
     "::1",
   ));
 
 test("Orchestrators may speak over IPv6", () =>
   withPeer(
     (peer) =>
-      withAccounts(
+      withDaemon(
         async (daemon) => {
           const target = await daemon.puppet();
           const wire = await target.connect();
@@ -311,34 +275,7 @@ test("Orchestrators may speak over IPv6", () =>
           peer.send('{"type_name":"in","value":"2"}', await daemon.ipcAddress());
           expect(JSON.parse(await wire.line()).Storable.value).toBe("2");
         },
-        "any",
         { args: ["--ipc-socket", "[::1]:0"] },
       ),
     "::1",
-  ));
-
-test("A message that two orchestrators send round and round fills no memory and blocks nobody", () =>
-  withAccounts(
-    (here) =>
-      withAccounts(
-        async (there) => {
-          await here.link("T", await there.ipcAddress());
-          await there.link("T", await here.ipcAddress());
-          const memory = here.memory();
-          const wire = await (await here.puppet()).connect();
-          for (let i = 0; i < 100; i++) wire.send(storable("T", `${i}`));
-          const routed = async (): Promise<number> => (await here.info()).routes[0]?.routed ?? 0;
-          await until("it goes round", async () => (await routed()) > 5_000);
-          for (const daemon of [here, there]) {
-            expect(await daemon.ok("Version")).toBe("0.1.0");
-          }
-          expect(here.memory() - memory).toBeLessThan(48 * 2 ** 20);
-          await here.ok({ Unlink: { type_name: "T", to: await there.ipcAddress() } });
-          expect((await here.info()).routes).toEqual([]);
-        },
-        "any",
-        IPC,
-      ),
-    "any",
-    IPC,
   ));

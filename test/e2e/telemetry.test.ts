@@ -2,6 +2,8 @@
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
+import { badServer, SERVER_VICES } from "../experiments/exporter.ts";
+import { misses } from "../experiments/outcome.ts";
 import type { Puppet } from "../fixtures/stage.ts";
 import { type Daemon, withDaemon } from "../support/daemon.ts";
 import {
@@ -16,8 +18,6 @@ import {
 } from "../support/wire.ts";
 
 setDefaultTimeout(60_000);
-
-const MIB = 2 ** 20;
 
 /** A telemetry server that a test can stop, start again on its port, and make slow. */
 class Server {
@@ -247,32 +247,11 @@ describe("A server", () => {
       await expectAccounts(daemon, total);
     }));
 
-  test("that does not read costs the oldest lines, and no message a delay (P-45)", () =>
-    withServer(async ({ daemon, puppet, server, wire }) => {
-      server.onConnection = (connection) => connection.pause();
-      await daemon.link("T", puppet.id);
-      const memory = daemon.memory();
-      let [total, dropped] = [0, 0];
-      while (dropped < 5_000) {
-        ({ total, dropped } = await sendMore(daemon, wire, total));
-        wire.send(storable("T", `${total}`));
-        expect(await wire.line()).toBe(storable("T", `${total}`).trimEnd());
-      }
-      expect(daemon.memory() - memory).toBeLessThan(48 * MIB);
-      const connection = await server.connection();
-      connection.resume();
-      let count = 0;
-      let gaps = 0;
-      for (let last = -1; last < total - 1; count++) {
-        const n = numberOf(await connection.line());
-        if (n !== last + 1) gaps++;
-        expect(n).toBeGreaterThan(last);
-        last = n;
-      }
-      expect(count).toBe(total - dropped);
-      expect(gaps).toBeWithin(1, 3);
-      await expectAccounts(daemon, total);
-    }));
+  // R23: memory is bounded, the newest lines are kept, all are accounted for, never half a line.
+  test.each(SERVER_VICES)("that is %s costs lines, and no message a delay (P-45)", async (vice) => {
+    const size = { linesPerSecond: 10_000, bytesPerLine: 1_000, rounds: 5, ms: 100 };
+    expect(misses(await badServer(vice, size), "sane")).toEqual([]);
+  });
 
   test("that resets every connection disturbs nobody", () =>
     withServer(async ({ daemon, puppet, server, wire }) => {

@@ -1,7 +1,8 @@
 // A real daemon in a process and folders of its own, its programs, and the audit after a test.
 //
-// The audit is the other half of every test: no zombie, no process of an instance that is not listed,
-// no leftover socket or file, and as many open file descriptors as at the start.
+// The audit is the other half of every test: every message is accounted for, no zombie, no process of
+// an instance that is not listed, no leftover socket or file, and as many open file descriptors as at
+// the start.
 
 import {
   chmodSync,
@@ -16,8 +17,10 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+import type { Priority } from "../../src/model.ts";
 import type { Info } from "../../src/protocol.ts";
-import { Puppet, Stage } from "../fixtures/stage.ts";
+import { type Actor, type Puppet, Stage } from "../fixtures/stage.ts";
+import { checkAccounts } from "./accounts.ts";
 import { type Answer, Control, type Dialect, until, Wire, within } from "./wire.ts";
 
 const DAEMON = join(import.meta.dir, "../../src/daemon.ts");
@@ -59,7 +62,7 @@ export class Daemon {
   readonly process: Bun.Subprocess<"ignore", "ignore", "pipe">;
   readonly #wires: Wire[] = [];
   readonly #stage: Stage = new Stage(join(this.folder, "stage"));
-  #control: Control | undefined;
+  #control: Promise<Control> | undefined;
   #address: string;
   #descriptors = 0;
   #programs = 0;
@@ -148,13 +151,11 @@ export class Daemon {
 
   /** Sends a request over a connection that is kept open. */
   async ask(request: unknown, withinMs?: number): Promise<Answer> {
-    this.#control ??= await this.control("native");
-    return this.#control.ask(request, withinMs);
+    return (await this.#requests()).ask(request, withinMs);
   }
 
   async ok(request: unknown, withinMs?: number): Promise<unknown> {
-    this.#control ??= await this.control("native");
-    return this.#control.ok(request, withinMs);
+    return (await this.#requests()).ok(request, withinMs);
   }
 
   async info(): Promise<Info> {
@@ -174,8 +175,8 @@ export class Daemon {
     return id;
   }
 
-  async start(id: string): Promise<void> {
-    await this.ok({ Start: { id } });
+  async start(id: string, priority: Priority | null = null): Promise<void> {
+    await this.ok({ Start: { id, priority } });
   }
 
   async stop(id: string): Promise<void> {
@@ -220,6 +221,18 @@ export class Daemon {
     this.#stage.listen();
     await this.start(id);
     return this.#stage.puppet(id);
+  }
+
+  /** An instance that runs a fixture which reports and takes orders. */
+  async actor(fixture: string, ...args: readonly (string | number)[]): Promise<Actor> {
+    return this.startActor(await this.add(this.program(fixture, ...args)));
+  }
+
+  /** Starts an instance whose program is an actor. */
+  async startActor(id: string, priority?: Priority): Promise<Actor> {
+    this.#stage.listen();
+    await this.start(id, priority);
+    return this.#stage.actor(id);
   }
 
   /** Open file descriptors of the daemon, as what they lead to. */
@@ -286,7 +299,9 @@ export class Daemon {
 
   async audit(): Promise<void> {
     if (this.isRunning) {
-      const { runtimes } = await this.info();
+      const info = await this.info();
+      checkAccounts(info);
+      const { runtimes } = info;
       const strangers = (): { pid: number; id: string }[] =>
         this.processes().filter(({ id }) => runtimes[id]?.running !== true);
       await until(
@@ -320,6 +335,11 @@ export class Daemon {
     for (const { pid } of this.processes()) readOr("", () => void process.kill(pid, "SIGKILL"));
     this.#stage.close();
     rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  #requests(): Promise<Control> {
+    this.#control ??= this.control("native");
+    return this.#control;
   }
 
   async #collect(): Promise<void> {

@@ -304,6 +304,7 @@ export interface Answer {
 export class Control {
   readonly wire: Wire;
   readonly dialect: Dialect;
+  #turn: Promise<unknown> = Promise.resolve();
 
   constructor(wire: Wire, dialect: Dialect) {
     this.wire = wire;
@@ -324,9 +325,14 @@ export class Control {
     return JSON.parse(await this.answerText(withinMs));
   }
 
-  async ask(request: unknown, withinMs?: number): Promise<Answer> {
-    this.send(request);
-    return this.answer(withinMs);
+  /** The answer to a request; the next one is sent after it. */
+  ask(request: unknown, withinMs?: number): Promise<Answer> {
+    const answer = this.#turn.then(() => {
+      this.send(request);
+      return this.answer(withinMs);
+    });
+    this.#turn = answer.catch(() => {});
+    return answer;
   }
 
   /** The value of a success; fails if the request is refused. */
