@@ -84,14 +84,18 @@ export function cutBy(stream: Buffer, next: () => number): Buffer[] {
 }
 
 /** A test that holds for `runs` seeds. */
-export function property(name: string, runs: number, body: (random: Random) => void): void {
-  test(name, () => {
+export function property(
+  name: string,
+  runs: number,
+  body: (random: Random) => void | Promise<void>,
+): void {
+  test(name, async () => {
     const only = process.env["TEST_SEED"];
     const factor = Number(process.env["TEST_RUNS"] ?? 1);
     const [first, count] = only === undefined ? [1, runs * factor] : [Number(only), 1];
     for (let seed = first; seed < first + count; seed++) {
       try {
-        body(new Random(seed));
+        await body(new Random(seed));
       } catch (error) {
         const message = error instanceof Error ? error.message : String(error);
         throw new Error(`with TEST_SEED=${seed}: ${message}`, { cause: error });
