@@ -11,6 +11,7 @@ import {
   type Stage,
   type StageKind,
 } from "./stage.ts";
+import { PrintStage } from "./prints.ts";
 import { BareStarts, InstanceStarts } from "./starts.ts";
 
 /** One figure of a row, read off a round. */
@@ -123,6 +124,22 @@ const starts: Row = {
   },
 };
 
+const output: Row = {
+  key: "output",
+  figures: [
+    {
+      name: "100-byte lines of one instance to disk",
+      unit: "B/s",
+      target: 0.5,
+      read: bytesPerSecond,
+    },
+  ],
+  count: 2_700_000,
+  smokeCount: 20_000,
+  runIn: 0,
+  open: (kind, place) => (kind === "direct" ? undefined : PrintStage.open(kind, place)),
+};
+
 /** Here the baseline is ours too: a daemon that has nothing but the ten instances. */
 const crowd: Row = {
   key: "crowd",
@@ -191,4 +208,5 @@ export const ROWS: readonly Row[] = [
   oneWay("to-veecle", "native to Veecle", 400_000, ["native", "veecle"]),
   oneWay("to-native", "Veecle to native", 400_000, ["veecle", "native"]),
   crowd,
+  output,
 ];
