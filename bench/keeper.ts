@@ -15,9 +15,10 @@ mkdirSync(folder);
 const child = Bun.spawn({
   cmd: command,
   env: { PATH: process.env["PATH"] ?? "" },
-  stdio: ["ignore", "pipe", "inherit"],
+  stdio: ["ignore", "pipe", "pipe"],
+  detached: true, // as the orchestrator does: a session of its own may be scheduled otherwise
 });
-process.on("exit", () => child.kill("SIGKILL"));
+process.on("exit", () => process.kill(-child.pid, "SIGKILL"));
 process.on("SIGTERM", () => process.exit(0));
 let number = 1;
 let bytes = 0;

@@ -102,6 +102,10 @@ export const MIN_SPOOL_BYTES: number = 64 * KIB;
 /** Counted for each record that waits, besides its bytes, so that tiny ones are bounded too. */
 export const RECORD_OVERHEAD_BYTES = 512;
 
+/** So much output is written at once; less waits a moment for more. A write costs as much as 1,000 lines. */
+export const SPOOL_WRITE_BYTES: number = 256 * KIB;
+export const SPOOL_LINGER_MS = 5;
+
 /** How long a child may be held up by a slow disk, less what a timer may be late: 100 ms are promised. */
 export const SPOOL_PATIENCE_MS = 75;
 

@@ -1,4 +1,4 @@
-// Captured output of one instance on its way to the disk: bounded, batched, one write under way.
+// Captured output of one instance on its way to the disk: bounded, one write under way, few of them.
 //
 // When it is full the child waits, for a moment that nobody notices; then lines are dropped and
 // counted until half of it is written, and a note in their place says how many. A disk that refuses
@@ -9,8 +9,10 @@ import {
   MAX_TOTAL_SPOOL_BYTES,
   MIN_SPOOL_BYTES,
   RECORD_OVERHEAD_BYTES,
+  SPOOL_LINGER_MS,
   SPOOL_PATIENCE_MS,
   SPOOL_RETRY_MS,
+  SPOOL_WRITE_BYTES,
 } from "./limits.ts";
 import { countLines, type OutputRecord, type RecordStream } from "./records.ts";
 
@@ -51,7 +53,8 @@ export class Spool {
   #pushed = 0;
   #written = 0;
   #writing: Promise<void> | undefined;
-  #cancelRetry: (() => void) | undefined;
+  /** Until the next write is due; undefined: nothing waits for that. */
+  #cancelPause: (() => void) | undefined;
   /** The last write was refused. */
   #isRefused = false;
   /** For those who wait for room, since the first of them does. */
@@ -96,16 +99,19 @@ export class Spool {
       return undefined;
     }
     this.#add(stream, regions, chunk);
+    const isFull = this.#bytes > this.#options.share.maxBytes;
+    const room = isFull ? this.#waitForRoom() : undefined;
     this.#start();
-    return this.#bytes > this.#options.share.maxBytes ? this.#waitForRoom() : undefined;
+    return room;
   }
 
   /** Settles when everything that has been pushed until now is written, or the disk refuses it. */
   async written(): Promise<void> {
     if (this.isEmpty || this.#isRefused) return;
-    await new Promise<void>((resolve) => {
-      this.#watchers.push({ count: this.#pushed, resolve });
-    });
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#watchers.push({ count: this.#pushed, resolve });
+    this.#start();
+    await promise;
   }
 
   /** Takes nothing more; settles when no write is under way and none will be. */
@@ -114,7 +120,7 @@ export class Spool {
     this.#endDropping();
     this.#room?.end();
     await this.written();
-    this.#cancelRetry?.();
+    this.#cancelPause?.();
     await this.#writing;
     if (!this.isEmpty) this.#options.share.active--;
     this.#records.length = 0;
@@ -144,21 +150,37 @@ export class Spool {
     return promise;
   }
 
-  #start(): void {
-    if (this.#writing !== undefined || this.#cancelRetry !== undefined) return;
-    this.#writing = this.#writeAll();
+  /** Whether to write now, and not in a moment, when there may be more. */
+  get #isDue(): boolean {
+    const isAwaited = this.#watchers.length > 0 || this.#room !== undefined;
+    return isAwaited || this.#bytes >= SPOOL_WRITE_BYTES;
   }
 
-  async #writeAll(): Promise<void> {
-    while (!this.isEmpty) {
-      try {
-        this.#settle(await this.#options.write(this.#records));
-      } catch (error) {
-        this.#refused(error);
-        break;
-      }
+  #start(): void {
+    if (this.#writing !== undefined || this.isEmpty || this.#isRefused) return;
+    if (this.#isDue) {
+      this.#cancelPause?.();
+      this.#cancelPause = undefined;
+      this.#writing = this.#write();
+    } else this.#pause(SPOOL_LINGER_MS);
+  }
+
+  #pause(ms: number): void {
+    this.#cancelPause ??= this.#options.after(ms, () => {
+      this.#cancelPause = undefined;
+      this.#writing = this.#write();
+    });
+  }
+
+  async #write(): Promise<void> {
+    try {
+      do this.#settle(await this.#options.write(this.#records));
+      while (!this.isEmpty && this.#isDue);
+    } catch (error) {
+      this.#refused(error);
     }
     this.#writing = undefined;
+    this.#start();
     if (this.isEmpty) this.#options.onEmpty();
   }
 
@@ -182,11 +204,7 @@ export class Spool {
     if (!this.#isRefused) this.#options.onTrouble(error);
     this.#isRefused = true;
     this.#tellWatchers(Infinity);
-    if (this.#isClosed) return;
-    this.#cancelRetry = this.#options.after(SPOOL_RETRY_MS, () => {
-      this.#cancelRetry = undefined;
-      this.#start();
-    });
+    if (!this.#isClosed) this.#pause(SPOOL_RETRY_MS);
   }
 
   #endDropping(): void {

@@ -13,7 +13,7 @@ import {
 import { Follower, Output, type OutputSink } from "../src/output.ts";
 import { type OutputRecord, select } from "../src/records.ts";
 import { SpoolShare } from "../src/spool.ts";
-import { played } from "./support/output.ts";
+import { played, realTime } from "./support/output.ts";
 import { property } from "./support/random.ts";
 import { until } from "./support/wire.ts";
 
@@ -88,20 +88,12 @@ afterAll(() => {
 });
 let folders = 0;
 
-const world = {
-  now: () => Date.now(),
-  after: (ms: number, action: () => void) => {
-    const timer = setTimeout(action, ms);
-    return () => clearTimeout(timer);
-  },
-};
-
 function storage(
   onTrouble: (fault: unknown) => void = () => {},
   folder: string = base,
   files: number = 3,
 ): OutputStorage {
-  const options = { folder, files, fileBytes: MIN_OUTPUT_FILE_BYTES, ...world };
+  const options = { folder, files, fileBytes: MIN_OUTPUT_FILE_BYTES, ...realTime };
   return new Histories({ ...options, onTrouble: (_, fault) => onTrouble(fault) }).open(
     `${folders++}`,
   );
@@ -218,7 +210,7 @@ class SlowFiles extends HistoryFiles {
 describe("A slow disk", () => {
   test("holds a child up for 100 ms at most, and costs only lines that are counted", async () => {
     const files = new SlowFiles(join(base, `${folders++}`), 3, 64 * MIN_OUTPUT_FILE_BYTES);
-    const output = new Output({ ...world, files, share: new SpoolShare(), onTrouble() {} });
+    const output = new Output({ ...realTime, files, share: new SpoolShare(), onTrouble() {} });
     files.writeMs = 400;
     const sink = output.open();
     let longest = 0;

@@ -7,6 +7,7 @@ import { HistoryFiles } from "../src/history.ts";
 import { Output, type OutputSink } from "../src/output.ts";
 import { playBack, type PlayedEntry, playOn } from "../src/playback.ts";
 import { SpoolShare } from "../src/spool.ts";
+import { realTime } from "./support/output.ts";
 import { property } from "./support/random.ts";
 import { until } from "./support/wire.ts";
 
@@ -30,13 +31,12 @@ afterEach(async () => {
 function addInstances(ids: readonly string[], maxFileBytes: number = 1_000_000): void {
   for (const id of ids) {
     const files = new HistoryFiles(join(base, id), 3, maxFileBytes);
-    const after = (): (() => void) => () => {};
     const output = new Output({
       files,
       share: new SpoolShare(),
       onTrouble() {},
+      ...realTime,
       now: () => nowMs,
-      after,
     });
     stores.set(id, files);
     outputs.set(id, output);

@@ -4,8 +4,10 @@ import {
   MAX_SPOOL_BYTES,
   MAX_TOTAL_SPOOL_BYTES,
   MIN_SPOOL_BYTES,
+  SPOOL_LINGER_MS,
   SPOOL_PATIENCE_MS,
   SPOOL_RETRY_MS,
+  SPOOL_WRITE_BYTES,
 } from "../src/limits.ts";
 import type { OutputRecord } from "../src/records.ts";
 import { Spool, SpoolShare } from "../src/spool.ts";
@@ -69,34 +71,52 @@ function watch(promise: Promise<void> | undefined): { isSettled: boolean } {
 const push = (text: string): Promise<void> | undefined =>
   spool.push("stdout", [Buffer.from(text)], undefined);
 
+const linger = (): void => host.turn(SPOOL_LINGER_MS);
+
 /** Fills the spool; the promise for the child. */
 function fill(): Promise<void> | undefined {
   return push(`${"x".repeat(MAX_SPOOL_BYTES)}\n`);
 }
 
 describe("Spool", () => {
-  test("has one write under way, and gathers meanwhile", async () => {
+  test("waits a moment for more lines, and has one write under way", async () => {
     push("one\n");
     push("two\n");
+    expect([writes.length, host.timers]).toEqual([0, 1]);
+    linger();
     push("three\n");
+    linger();
     expect(writes.length).toBe(1);
-    await take(1);
+    await take(2);
+    expect(writes.length).toBe(1);
+    linger();
     expect(writes.length).toBe(2);
-    expect(expected(offered)).toEqual(["0 stdout two", "0 stdout three"]);
+    expect(expected(offered)).toEqual([`${SPOOL_LINGER_MS} stdout three`]);
     await take();
     expect([spool.isEmpty, empties, writes.length]).toEqual([true, 1, 2]);
     expect(host.timers).toBe(0);
   });
 
+  test("writes many lines at once", async () => {
+    push(`${"x".repeat(SPOOL_WRITE_BYTES)}\n`);
+    expect([writes.length, host.timers]).toEqual([1, 0]);
+    push(`${"x".repeat(SPOOL_WRITE_BYTES)}\n`);
+    await take(1);
+    expect(writes.length).toBe(2);
+    await take();
+  });
+
   test("frees a chunk when its lines are written, and not before", async () => {
     const chunk = new Uint8Array(8).fill(10);
     spool.push("stdout", [Buffer.from(chunk.buffer)], chunk);
+    linger();
     await settled();
     expect(chunk.length).toBe(8);
     await take();
     expect(chunk.length).toBe(0);
     const shared = Buffer.from("in the middle of a larger buffer").subarray(3, 9);
     spool.push("stdout", [shared], shared);
+    linger();
     await take();
     expect(shared.length).toBe(6);
   });
@@ -130,7 +150,7 @@ describe("Spool", () => {
     push("a\nb\nc\n");
     await take(1);
     push("later\n");
-    await take();
+    linger();
     await take();
     const note = "note [veecle-orchestrator: 3 lines dropped: the disk is too slow]";
     expect(onDisk.slice(1)).toEqual(["stdout kept", note, "stdout later"]);
@@ -139,6 +159,7 @@ describe("Spool", () => {
 
   test("offers again what the disk refuses, and tells of it once", async () => {
     push("one\n");
+    linger();
     await refuse();
     push("two\n");
     expect(troubles).toEqual([new Error("ENOSPC")]);
@@ -156,6 +177,7 @@ describe("Spool", () => {
 
   test("drops while the disk refuses, and no faster than it fills", async () => {
     push("one\n");
+    linger();
     await refuse();
     const waiting = watch(fill());
     host.turn(SPOOL_PATIENCE_MS);
@@ -164,6 +186,7 @@ describe("Spool", () => {
     push("lost\n");
     host.turn(SPOOL_RETRY_MS);
     await take();
+    linger();
     await take();
     expect(onDisk[0]).toBe("stdout one");
     expect(onDisk.at(-1)).toContain("1 lines dropped");
@@ -178,7 +201,8 @@ describe("Spool", () => {
   test("shares what all may hold with others that hold something", async () => {
     const others = Array.from({ length: 1_000 }, newSpool);
     for (const other of others) other.push("stdout", [Buffer.from("x\n")], undefined);
-    expect(share.active).toBe(1_000);
+    linger();
+    expect([share.active, writes.length]).toEqual([1_000, 1_000]);
     expect(share.maxBytes).toBe(MIN_SPOOL_BYTES);
     const waiting = push(`${"x".repeat(MIN_SPOOL_BYTES)}\n`);
     expect(waiting).toBeInstanceOf(Promise);
@@ -220,6 +244,7 @@ describe("Spool", () => {
       push("late\n");
       await take();
       expect(onDisk.at(-1)).toContain("1 lines dropped");
+      await settled();
       expect([closed.isSettled, spool.isEmpty, host.timers]).toEqual([true, true, 0]);
     });
 
@@ -234,6 +259,7 @@ describe("Spool", () => {
 
     test("does not touch what a write that is under way may still read", async () => {
       push("one\n");
+      linger();
       await refuse();
       const chunk = new Uint8Array(4).fill(10);
       spool.push("stdout", [Buffer.from(chunk.buffer)], chunk);

@@ -87,3 +87,12 @@ export function expected(records: readonly OutputRecord[]): string[] {
       .map((line) => `${time} ${stream} ${line}`),
   );
 }
+
+/** The clock and the timers of the world. */
+export const realTime = {
+  now: (): number => Date.now(),
+  after: (ms: number, action: () => void): (() => void) => {
+    const timer = setTimeout(action, ms);
+    return () => clearTimeout(timer);
+  },
+};
