@@ -14,6 +14,7 @@ import {
   type Stage,
   type StageKind,
 } from "./stage.ts";
+import { PrintStage } from "./prints.ts";
 import { BareStarts, InstanceStarts } from "./starts.ts";
 import { TelemetryStage } from "./telemetry.ts";
 
@@ -175,6 +176,22 @@ const starts: Row = {
   },
 };
 
+const output: Row = {
+  key: "output",
+  figures: [
+    {
+      name: "100-byte lines of one instance to disk",
+      unit: "B/s",
+      target: 0.5,
+      read: bytesPerSecond,
+    },
+  ],
+  count: 2_700_000,
+  smokeCount: 20_000,
+  runIn: 0,
+  open: (kind, place) => (kind === "direct" ? undefined : PrintStage.open(kind, place)),
+};
+
 /** Here the baseline is ours too: a daemon that has nothing but the ten instances. */
 const crowd: Row = {
   key: "crowd",
@@ -292,4 +309,5 @@ export const ROWS: readonly Row[] = [
   flood("flood", "a native flood", "native"),
   flood("flood-veecle", "a Veecle flood", "veecle"),
   memory,
+  output,
 ];

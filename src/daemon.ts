@@ -35,7 +35,8 @@ import {
   takeFolder,
   tryLock,
 } from "./files.ts";
-import { systemHost, wallClock } from "./host.ts";
+import { Histories } from "./history.ts";
+import { type Host, systemHost, wallClock } from "./host.ts";
 import { FLUSH_MS, MAX_FRAME_BYTES } from "./limits.ts";
 import { Log, parseLogFilter } from "./log.ts";
 import { parseSize } from "./model.ts";
@@ -155,7 +156,8 @@ export function parseDaemonOptions(
  * @throws the first thing that stands in the way, with everything else undone
  */
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
-  const log = new Log(parseLogFilter(options.log), options.writeLog, wallClock());
+  const now = wallClock();
+  const log = new Log(parseLogFilter(options.log), options.writeLog, now);
   const daemonLog = log.target("daemon");
   const onFault = (error: unknown): void => {
     const stack = error instanceof Error ? error.stack : undefined;
@@ -191,6 +193,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
         return { path, close: () => listener.stop() };
       },
       telemetry,
+      histories: openHistories(join(folder.path, "output"), log, host, now),
       maxQueueBytes: options.maxQueueBytes,
       onFault,
     });
@@ -300,6 +303,27 @@ function takeInstanceFolder(options: DaemonOptions): OwnFolder {
     `veecle-orchestrator-${user}-${hash}`,
     (path) => socketPathFault(join(path, "1000000.socket.999")) === undefined,
   );
+}
+
+/** What instances print goes to files in a folder of its own. */
+function openHistories(folder: string, log: Log, host: Host, now: () => number): Histories {
+  makePrivateFolder(folder);
+  const outputLog = log.target("output");
+  return new Histories({
+    folder,
+    onTrouble: (id, fault) => {
+      if (fault === undefined) {
+        outputLog.info("run", "writing the output of an instance to disk again", { id });
+        return;
+      }
+      outputLog.warn("run", "cannot write the output of an instance to disk, trying again", {
+        id,
+        error: messageChain(fault).join(": "),
+      });
+    },
+    now,
+    after: host.after,
+  });
 }
 
 /** Named by the instance where that is short enough. */

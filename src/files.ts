@@ -185,7 +185,7 @@ export function takeFolder(
           path,
           remove: () => {
             lock.release();
-            rmSync(path, { recursive: true, force: true });
+            removeFolder(path);
           },
         };
       } catch (error) {
@@ -198,6 +198,18 @@ export function takeFolder(
     cause: fault,
     hint: "set XDG_RUNTIME_DIR or TMPDIR to a short path that you may write to",
   });
+}
+
+/** A thread that was told to write into the folder may still do so, once: then it is not empty. */
+function removeFolder(path: string): void {
+  for (let isLast = false; ; isLast = true) {
+    try {
+      rmSync(path, { recursive: true, force: true });
+      return;
+    } catch (error) {
+      if (isLast || systemCode(error) !== "ENOTEMPTY") throw error;
+    }
+  }
 }
 
 /** A binary that is being uploaded: a file that only its owner may read, hashed on the way. */

@@ -31,8 +31,11 @@ export interface SpawnRequest {
   readonly cgroup?: string | undefined;
   /** Called once, never before `spawn` has returned. */
   onExit(exit: Exit): void;
-  /** Bytes of standard output and standard error; the chunk is the callee's to keep. */
-  onOutput(stream: "stdout" | "stderr", chunk: Uint8Array): void;
+  /**
+   * Bytes of standard output and standard error; the chunk is the callee's to keep. That stream is not
+   * read on before the promise settles, if there is one.
+   */
+  onOutput(stream: "stdout" | "stderr", chunk: Uint8Array): Promise<void> | undefined;
   /** Both streams ended; a grandchild may hold them open long after the exit. */
   onOutputEnd(): void;
 }
@@ -165,12 +168,13 @@ function startOf(pid: number): number | undefined {
 
 async function pump(
   reader: { read(): Promise<{ done: boolean; value?: Uint8Array | undefined }> },
-  take: (chunk: Uint8Array) => void,
+  take: (chunk: Uint8Array) => Promise<void> | undefined,
 ): Promise<void> {
   for (;;) {
     const { done, value } = await reader.read();
     if (done || value === undefined) return;
-    take(value);
+    const room = take(value);
+    if (room !== undefined) await room;
   }
 }
 

@@ -82,6 +82,42 @@ export const MAX_OUTPUT_LINE_BYTES: number = 64 * KIB;
 /** Unsent output of one follower; beyond it, its oldest lines are dropped and it is told how many. */
 export const MAX_FOLLOWER_BYTES: number = 1 * MIB;
 
+/** Captured output that becomes one record on disk, before what was left of the chunk before it. */
+export const MAX_RECORD_BYTES: number = 256 * KIB;
+
+/** Default size and number of the files that hold the output of one instance. */
+export const OUTPUT_FILE_BYTES: number = 10 * MIB;
+export const OUTPUT_FILES = 3;
+
+/** Smallest size of such a file that may be asked for: the largest record fits in three times. */
+export const MIN_OUTPUT_FILE_BYTES: number = 1 * MIB;
+
+/** Output of one instance that waits for the disk: what a disk takes in a few milliseconds. */
+export const MAX_SPOOL_BYTES: number = 2 * MIB;
+
+/** The same over all instances; with many that wait, each may hold its share, but at least the minimum. */
+export const MAX_TOTAL_SPOOL_BYTES: number = 32 * MIB;
+export const MIN_SPOOL_BYTES: number = 64 * KIB;
+
+/** Counted for each record that waits, besides its bytes, so that tiny ones are bounded too. */
+export const RECORD_OVERHEAD_BYTES = 512;
+
+/** So much output is written at once; less waits a moment for more. A write costs as much as 1,000 lines. */
+export const SPOOL_WRITE_BYTES: number = 256 * KIB;
+export const SPOOL_LINGER_MS = 5;
+
+/** How long a child may be held up by a slow disk, less what a timer may be late: 100 ms are promised. */
+export const SPOOL_PATIENCE_MS = 75;
+
+/** Pause before output is offered again to a disk that took none: within 1 s it is written again. */
+export const SPOOL_RETRY_MS = 500;
+
+/** At the daemon's end, time to read what programs that are gone have left in their pipes. */
+export const LAST_OUTPUT_MS = 200;
+
+/** Captured output is read back in blocks of this size, one for each instance that is read. */
+export const HISTORY_BLOCK_BYTES: number = 16 * KIB;
+
 /** Unsent telemetry; the oldest lines are dropped first. */
 export const MAX_TELEMETRY_BYTES: number = 8 * MIB;
 
@@ -92,7 +128,7 @@ export const RECONNECT_MAX_MS = 5_000;
 /** At the daemon's end, time to hand over telemetry that is still queued. */
 export const FLUSH_MS = 1_000;
 
-/** Registered instances. Each holds a listening socket and, running, about four descriptors. */
+/** Registered instances. Each holds a listening socket and, running, about five descriptors. */
 export const MAX_INSTANCES = 1_024;
 
 /** Links in all: eight for each instance. */

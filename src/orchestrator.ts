@@ -5,8 +5,9 @@
 import type { DatagramSocket } from "./datagram.ts";
 import { messageChain, OrchestratorError } from "./errors.ts";
 import { removeFile } from "./files.ts";
+import type { Histories, OutputStorage } from "./history.ts";
 import type { Host } from "./host.ts";
-import { MAX_INSTANCES, MAX_LINKS } from "./limits.ts";
+import { FLUSH_MS, LAST_OUTPUT_MS, MAX_INSTANCES, MAX_LINKS } from "./limits.ts";
 import { type Log, QuietLog } from "./log.ts";
 import { TypeTable } from "./typename.ts";
 import {
@@ -42,6 +43,7 @@ interface Instance {
   readonly outbox: Outbox;
   readonly source: Source;
   readonly output: Output;
+  readonly storage: OutputStorage | undefined;
   readonly closeSocket: () => void;
   isRemoving: boolean;
 }
@@ -55,6 +57,8 @@ export interface OrchestratorOptions {
   /** Opens the socket of an instance; `address` goes into its environment. */
   openSocket(id: InstanceId, accept: Accept): { readonly path: string; close(): void };
   readonly telemetry: TelemetryExporter | undefined;
+  /** Where the output of instances is kept; without it, what nobody follows is forgotten. */
+  readonly histories?: Histories | undefined;
   /** What all queues together may hold. */
   readonly maxQueueBytes?: number | undefined;
   readonly onFault: (error: unknown) => void;
@@ -110,10 +114,11 @@ export class Orchestrator {
    */
   add(id: InstanceId, path: string, privileged: boolean, uploaded: boolean = false): void {
     this.checkNew(id);
-    const { host, log, env, telemetry } = this.#options;
+    const { host, log, env, telemetry, histories } = this.#options;
     const outbox = new Outbox(this.#pool);
     const source: Source = new Source(id, (isWaiting) => port.wait(isWaiting));
-    const output = new Output();
+    const storage = histories?.open(id);
+    const output = new Output(storage);
     const port: Port = new Port({
       id,
       types: this.#types,
@@ -158,6 +163,7 @@ export class Orchestrator {
       outbox,
       source,
       output,
+      storage,
       closeSocket: () => socket.close(),
       isRemoving: false,
     });
@@ -196,7 +202,7 @@ export class Orchestrator {
         `Cannot remove instance "${id}": it is ${state} (pid ${pid ?? "gone"}); stop it first`,
       );
     }
-    this.#discard(instance);
+    void this.#discard(instance);
   }
 
   /** @throws `not_found`, `wrong_state` or `cannot_run` */
@@ -267,10 +273,12 @@ export class Orchestrator {
     for (const { key } of [...this.#router.links()]) this.#router.removeLink(key);
     this.#forgetPeers();
     const faults = await this.#stopAll(instances);
+    const discarded: Promise<void>[] = [];
     for (const instance of instances) {
-      if (instance.supervisor.state === "stopped") this.#discard(instance);
+      if (instance.supervisor.state === "stopped") discarded.push(this.#discard(instance));
       else instance.isRemoving = false;
     }
+    await this.#atMost(FLUSH_MS, discarded);
     if (faults.length > 0) {
       throw new OrchestratorError("stop_failed", "Cannot clear all instances", {
         cause: faults[0],
@@ -287,7 +295,10 @@ export class Orchestrator {
     for (const fault of await this.#stopAll(instances)) {
       log.error("run", messageChain(fault).join(": "));
     }
-    for (const instance of instances) this.#discard(instance);
+    const last = instances.map(({ output }) => output.quiet());
+    await this.#atMost(LAST_OUTPUT_MS, last); // what escaped with it may hold the output open
+    const discarded = instances.map((instance) => this.#discard(instance));
+    await this.#atMost(FLUSH_MS, discarded);
   }
 
   /** Sends SIGKILL to everything, without an answer. */
@@ -333,16 +344,41 @@ export class Orchestrator {
     return results.filter((result) => result.status === "rejected").map(({ reason }) => reason);
   }
 
-  #discard(instance: Instance): void {
-    if (this.#instances.get(instance.id) !== instance) return; // removed by somebody else meanwhile
-    this.#instances.delete(instance.id);
-    this.#router.removeInstance(instance.id);
+  /** The promise settles when the instance's output is off the disk; at the daemon's end it stays. */
+  #discard(instance: Instance): Promise<void> {
+    const { id } = instance;
+    if (this.#instances.get(id) !== instance) return Promise.resolve(); // by somebody else meanwhile
+    this.#instances.delete(id);
+    this.#router.removeInstance(id);
     instance.port.reset();
     instance.outbox.close();
     instance.closeSocket();
     instance.supervisor.release();
     instance.output.end();
     if (instance.uploaded) removeFile(instance.path);
+    return this.#closeOutput(instance);
+  }
+
+  async #closeOutput({ id, output, storage }: Instance): Promise<void> {
+    const closed = output.close();
+    try {
+      if (this.#isEnding || storage === undefined) await closed;
+      else await this.#options.histories?.remove(id, storage.files, closed);
+    } catch (error) {
+      const log = this.#options.log.target("output");
+      log.warn("run", "cannot close the files of an instance's output", {
+        id,
+        error: messageChain(error).join(": "),
+      });
+    }
+  }
+
+  /** Waits for promises that the disk may never settle. */
+  async #atMost(ms: number, promises: readonly Promise<void>[]): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const cancel = this.#options.host.after(ms, resolve);
+    await Promise.race([promise, Promise.all(promises)]);
+    cancel();
   }
 
   /** Other orchestrators to which no link leads any more. */

@@ -1,10 +1,19 @@
-// Captured standard output and standard error of one instance, as whole lines, for its followers.
+// Captured standard output and standard error of one instance, as whole lines: for its followers, and
+// for the disk.
 //
-// Never holds a child up and never grows: what nobody follows is forgotten, and a follower that
-// reads too slowly loses its oldest lines and is told how many. Issues no system call.
+// Never grows: a follower that reads too slowly loses its oldest lines and is told how many, and for
+// the disk a child waits a moment at most. Issues no system call.
 
-import { LAST_WORDS_BYTES, MAX_FOLLOWER_BYTES, MAX_OUTPUT_LINE_BYTES } from "./limits.ts";
+import type { HistoryFiles, OutputStorage } from "./history.ts";
+import {
+  LAST_WORDS_BYTES,
+  MAX_FOLLOWER_BYTES,
+  MAX_OUTPUT_LINE_BYTES,
+  MAX_RECORD_BYTES,
+} from "./limits.ts";
 import { NEWLINE } from "./lines.ts";
+import { countLines } from "./recording.ts";
+import { Spool } from "./spool.ts";
 
 /** One reader of an instance's output. */
 export class Follower {
@@ -54,45 +63,51 @@ export class Follower {
   }
 }
 
-function countLines(region: Buffer): number {
-  let count = 0;
-  for (let at = region.indexOf(NEWLINE); at >= 0; at = region.indexOf(NEWLINE, at + 1)) count++;
-  return count;
-}
-
 /** Joins the chunks of one stream to whole lines; a line without an end is cut into pieces. */
 class LineJoiner {
   #partial: Buffer[] = [];
   #bytes = 0;
 
-  /** The whole lines that `chunk` completes, or undefined. */
-  push(chunk: Buffer): Buffer | undefined {
+  /** The whole lines that `chunk` completes, in order; views of it where that is possible. */
+  push(chunk: Buffer): Buffer[] {
     const regions: Buffer[] = [];
-    let start = 0; // of what was not handed on yet
-    for (let at = 0; at < chunk.length;) {
-      const newline = chunk.indexOf(NEWLINE, at);
-      const end = newline < 0 ? chunk.length : newline;
-      const room = MAX_OUTPUT_LINE_BYTES - this.#bytes;
-      if (end - at > room) {
-        regions.push(chunk.subarray(start, at), this.#take(chunk.subarray(at, at + room), CUT));
-        start = at += room;
-      } else if (newline < 0) {
-        regions.push(chunk.subarray(start, at));
-        this.#keep(chunk.subarray(at));
-        start = at = chunk.length;
-      } else if (this.#bytes > 0) {
-        regions.push(this.#take(chunk.subarray(at, newline + 1)));
-        start = at = newline + 1;
-      } else at = newline + 1;
+    let start = this.#finishPartial(chunk, regions); // of what was not handed on yet
+    for (let line = start; ;) {
+      const newline = chunk.lastIndexOf(NEWLINE, line + MAX_OUTPUT_LINE_BYTES);
+      if (newline >= line) {
+        line = newline + 1; // whatever ends within reach has no line in it that is too long
+        continue;
+      }
+      if (line > start) regions.push(chunk.subarray(start, line));
+      start = line;
+      if (chunk.length - line <= MAX_OUTPUT_LINE_BYTES) break;
+      start = line += MAX_OUTPUT_LINE_BYTES;
+      regions.push(Buffer.concat([chunk.subarray(start - MAX_OUTPUT_LINE_BYTES, start), CUT]));
     }
-    regions.push(chunk.subarray(start));
-    const filled = regions.filter((region) => region.length > 0);
-    return filled.length > 1 ? Buffer.concat(filled) : filled[0];
+    if (start < chunk.length) this.#keep(chunk.subarray(start));
+    return regions;
   }
 
   /** The last line, which has no end, as a whole one. */
-  end(): Buffer | undefined {
-    return this.#bytes > 0 ? this.#take(CUT) : undefined;
+  end(): Buffer[] {
+    return this.#bytes > 0 ? [this.#take(CUT)] : [];
+  }
+
+  /** Ends the line that was kept, or cuts it; returns where in `chunk` the next one begins. */
+  #finishPartial(chunk: Buffer, regions: Buffer[]): number {
+    if (this.#bytes === 0) return 0;
+    const room = MAX_OUTPUT_LINE_BYTES - this.#bytes;
+    const newline = chunk.indexOf(NEWLINE);
+    if (newline >= 0 && newline <= room) {
+      regions.push(this.#take(chunk.subarray(0, newline + 1)));
+      return newline + 1;
+    }
+    if (newline < 0 && chunk.length <= room) {
+      this.#keep(chunk);
+      return chunk.length;
+    }
+    regions.push(this.#take(chunk.subarray(0, room), CUT));
+    return room;
   }
 
   #keep(rest: Buffer): void {
@@ -113,9 +128,12 @@ const CUT = Buffer.from("\n");
 
 /** The output of one process of an instance; it may outlive the process in what it has started. */
 export interface OutputSink {
-  /** Takes bytes that were written. */
-  append(stream: "stdout" | "stderr", chunk: Uint8Array): void;
-  /** Nobody can write any more: a last line without an end is finished. */
+  /**
+   * Takes bytes that were written; the chunk is not used by anybody else from then on.
+   * @returns a promise if no more should be taken until it settles, which is soon
+   */
+  append(stream: "stdout" | "stderr", chunk: Uint8Array): Promise<void> | undefined;
+  /** Nobody can write any more: a last line without an end is finished. Called once. */
   end(): void;
   /** The last line on standard error, cut to what fits into a log line: why it ended, perhaps. */
   lastWords(): string | undefined;
@@ -124,24 +142,71 @@ export interface OutputSink {
 /** The output of one instance, across its restarts. */
 export class Output {
   readonly #followers: Set<Follower> = new Set();
+  readonly #storage: OutputStorage | undefined;
+  readonly #spool: Spool | undefined;
+  /** Processes whose output has not ended. */
+  #writers = 0;
+  readonly #quiet: (() => void)[] = [];
+
+  /** Without a storage, what nobody follows is forgotten. */
+  constructor(storage?: OutputStorage) {
+    this.#storage = storage;
+    if (storage === undefined) return;
+    this.#spool = new Spool({
+      ...storage,
+      write: (records) => storage.files.append(records),
+      onEmpty: () => this.#rest(),
+    });
+  }
+
+  /** The files, when everything that came until now is in them; undefined if nothing is kept. */
+  async history(): Promise<HistoryFiles | undefined> {
+    await this.#spool?.written();
+    await this.#storage?.files.look();
+    return this.#storage?.files;
+  }
+
+  /** Lines that the disk was too slow for. */
+  get droppedLines(): number {
+    return this.#spool?.droppedLines ?? 0;
+  }
 
   /** For a new process, whose lines must not mix with those of its predecessor. */
   open(): OutputSink {
     const streams = { stdout: new LineJoiner(), stderr: new LineJoiner() };
     let last: Buffer | undefined;
-    const publish = (stream: "stdout" | "stderr", region: Buffer | undefined): void => {
-      if (region === undefined) return;
-      if (stream === "stderr") last = Buffer.from(region.subarray(-LAST_WORDS_BYTES));
-      this.#publish(region);
+    this.#writers++;
+    const publish = (
+      stream: "stdout" | "stderr",
+      regions: readonly Buffer[],
+      chunk?: Uint8Array,
+    ): Promise<void> | undefined => {
+      if (stream === "stderr") {
+        const region = regions.at(-1);
+        if (region !== undefined) last = Buffer.from(region.subarray(-LAST_WORDS_BYTES));
+      }
+      for (const region of regions) this.#publish(region);
+      return this.#spool?.push(stream, regions, this.#followers.size === 0 ? chunk : undefined);
     };
     return {
       append: (stream, chunk) => {
         const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length);
-        publish(stream, streams[stream].push(bytes));
+        if (bytes.length <= MAX_RECORD_BYTES) {
+          return publish(stream, streams[stream].push(bytes), chunk);
+        }
+        let room: Promise<void> | undefined;
+        for (let at = 0; at < bytes.length; at += MAX_RECORD_BYTES) {
+          const part = bytes.subarray(at, at + MAX_RECORD_BYTES);
+          room = publish(stream, streams[stream].push(part)) ?? room;
+        }
+        return room;
       },
       end: () => {
         publish("stdout", streams.stdout.end());
         publish("stderr", streams.stderr.end());
+        if (--this.#writers > 0) return;
+        for (const resolve of this.#quiet.splice(0)) resolve();
+        this.#rest();
       },
       lastWords: () => last?.toString().trimEnd().split("\n").at(-1),
     };
@@ -156,10 +221,27 @@ export class Output {
     this.#followers.delete(follower);
   }
 
-  /** The instance is removed: every follower comes to its end. */
+  /** Settles when no process can write any more. */
+  async quiet(): Promise<void> {
+    if (this.#writers > 0) await new Promise<void>((resolve) => this.#quiet.push(resolve));
+  }
+
+  /** The instance is removed, or the daemon ends: every follower comes to its end. */
   end(): void {
     for (const follower of this.#followers) follower.end();
     this.#followers.clear();
+  }
+
+  /** Settles when the disk has what it takes, and its files are closed. Nothing more is kept. */
+  async close(): Promise<void> {
+    await this.#spool?.close();
+    await this.#storage?.files.rest();
+  }
+
+  /** Keeps no file open for a program that does not run. */
+  #rest(): void {
+    if (this.#writers > 0 || this.#spool?.isEmpty === false) return;
+    this.#storage?.files.rest().catch((fault: unknown) => this.#storage?.onTrouble(fault));
   }
 
   #publish(region: Buffer): void {

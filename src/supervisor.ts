@@ -96,6 +96,7 @@ export class Supervisor {
         },
       });
     } catch (error) {
+      output.end();
       throw this.#cannot("start", error);
     }
     this.#pid = child.pid;

@@ -27,7 +27,10 @@ async function run(
   host.spawn({
     env: { PATH },
     onExit: exited.resolve,
-    onOutput: (_, chunk) => (output += Buffer.from(chunk).toString()),
+    onOutput: (_, chunk) => {
+      output += Buffer.from(chunk).toString();
+      return undefined;
+    },
     onOutputEnd: ended.resolve,
     ...request,
   });

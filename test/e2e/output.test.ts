@@ -1,7 +1,7 @@
 // What instances print: who gets it, from when on, until when, and who pays for a slow reader.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { type Daemon, withDaemon } from "../support/daemon.ts";
@@ -19,6 +19,40 @@ async function follow(daemon: Daemon, id: string, dialect?: Dialect): Promise<Co
   const follower = await daemon.control(dialect);
   await follower.ok({ Stdout: id });
   return follower;
+}
+
+/** The files that hold an instance's output, oldest first; none if it has no folder. */
+function filesOf(daemon: Daemon, id: string): string[] {
+  const [own] = readdirSync(daemon.runFolder).filter((name) => name.startsWith("veecle-"));
+  const folder = join(daemon.runFolder, own as string, "output", id);
+  try {
+    return readdirSync(folder)
+      .sort()
+      .map((name) => join(folder, name));
+  } catch {
+    return [];
+  }
+}
+
+/** The records on disk of an instance that has ended. */
+function recordsOf(daemon: Daemon, id: string): { time: number; stream: string; text: string }[] {
+  return filesOf(daemon, id).flatMap((path) => {
+    const text = readFileSync(path, "latin1");
+    const records = [];
+    for (let at = 0; at < text.length;) {
+      const head = /^@(\d{13}) ([oen]) (\d{10}) \d{10}\n$/.exec(text.slice(at, at + 39));
+      if (head === null) throw new Error(`No header at ${at} of ${path}`);
+      const [, time, stream, length] = head;
+      const end = at + 39 + Number(length);
+      records.push({
+        time: Number(time),
+        stream: stream as string,
+        text: text.slice(at + 39, end),
+      });
+      at = end;
+    }
+    return records;
+  });
 }
 
 /** The highest memory of the daemon while `work` is under way, less what it had before. */
@@ -235,6 +269,117 @@ test("A child prints as fast as it can while nobody follows, and the memory stay
     expect(await memoryDuring(daemon, flood)).toBeLessThan(64 * MIB);
     expect((await daemon.runtime(id)).exit).toEqual({ code: 7 });
   }));
+
+describe("On disk", () => {
+  const CAP = 3 * 10 * MIB;
+
+  /** Starts it, and waits for its end; the most that its files held, and how memory grew. */
+  async function flood(
+    daemon: Daemon,
+    id: string,
+  ): Promise<{ diskBytes: number; memoryBytes: number }> {
+    let diskBytes = 0;
+    await daemon.start(id);
+    const done = until(
+      "the flooder is done",
+      async () => {
+        const sizes = filesOf(daemon, id).map((path) => {
+          return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+        });
+        diskBytes = Math.max(
+          diskBytes,
+          sizes.reduce((sum, size) => sum + size, 0),
+        );
+        return (await daemon.runtime(id)).state === "stopped";
+      },
+      25_000,
+    );
+    return { memoryBytes: await memoryDuring(daemon, done), diskBytes };
+  }
+
+  test("is what an instance printed, with its time and its stream, until it is removed", () =>
+    withDaemon(async (daemon) => {
+      const id = await daemon.add(daemon.program("talker.sh", 1, 2, "both"));
+      const before = Date.now();
+      for (let i = 0; i < 2; i++) {
+        await daemon.start(id);
+        await daemon.ended(id);
+        await until("it is written", () => {
+          return (
+            recordsOf(daemon, id)
+              .map(({ text }) => text)
+              .join("").length ===
+            24 * (i + 1)
+          );
+        });
+      }
+      const records = recordsOf(daemon, id);
+      const printed = (stream: string): string =>
+        records.flatMap((one) => (one.stream === stream ? one.text : [])).join("");
+      expect(printed("o")).toBe("out 1\nout 2\n".repeat(2));
+      expect(printed("e")).toBe("err 1\nerr 2\n".repeat(2));
+      for (const { time } of records) expect(time).toBeWithin(before - 5, Date.now() + 5);
+      await daemon.ok({ Remove: id });
+      await until("its files are gone", () => filesOf(daemon, id).length === 0);
+    }));
+
+  test("is the end of what was printed, whole and within the cap, and costs no memory (R17)", () =>
+    withDaemon(async (daemon) => {
+      const add = async (count: number): Promise<string> =>
+        daemon.add(daemon.script(`#!/bin/sh\nexec seq 1 ${count}\n`));
+      await flood(daemon, await add(4_000_000)); // code is loaded when it first runs
+      const count = 23_000_000; // 200 MB
+      const id = await add(count);
+      const { diskBytes, memoryBytes } = await flood(daemon, id);
+      expect(memoryBytes).toBeLessThan(16 * MIB);
+      expect(diskBytes).toBeWithin(CAP / 2, CAP + 1);
+      const records = recordsOf(daemon, id);
+      let next: number | undefined;
+      for (const { stream, text } of records) {
+        const dropped = stream === "n" ? / (\d+) lines dropped/.exec(text) : null;
+        if (dropped !== null) next = (next as number) + Number(dropped[1]);
+        else {
+          for (let at = 0; at < text.length;) {
+            const end = text.indexOf("\n", at);
+            const number = Number(text.slice(at, end));
+            if (number !== (next ?? number)) throw new Error(`${number} instead of ${next}`);
+            next = number + 1;
+            at = end + 1;
+          }
+        }
+      }
+      expect(next).toBe(count + 1);
+    }));
+
+  test("is a line without an end in pieces, within the cap, and costs no memory (R17)", () =>
+    withDaemon(async (daemon) => {
+      const script = "#!/bin/sh\nhead -c 100M /dev/zero | tr '\\0' x\n";
+      const [first, id] = [
+        await daemon.add(daemon.script(script)),
+        await daemon.add(daemon.script(script)),
+      ];
+      await flood(daemon, first);
+      const { diskBytes, memoryBytes } = await flood(daemon, id);
+      expect(memoryBytes).toBeLessThan(16 * MIB);
+      expect(diskBytes).toBeWithin(CAP / 2, CAP + 1);
+      const lines = recordsOf(daemon, id).flatMap(({ text }) => text.split("\n").slice(0, -1));
+      for (const line of lines) expect(line.length).toBeLessThanOrEqual(64 * 1024);
+    }));
+
+  test("is for nobody else, whatever the umask is (S1)", () =>
+    withDaemon(async (daemon) => {
+      const id = await daemon.add(daemon.program("talker.sh", 1, 2));
+      await daemon.start(id);
+      const [path] = await until("it is written", () => {
+        const files = filesOf(daemon, id);
+        return files.length > 0 && files;
+      });
+      expect(statSync(path as string).mode & 0o777).toBe(0o600);
+      expect(statSync(join(path as string, "..")).mode & 0o777).toBe(0o700);
+      expect(statSync(join(path as string, "../..")).mode & 0o777).toBe(0o700);
+      await daemon.ended(id);
+    }));
+});
 
 test("A follower that goes away while the instance is silent leaves no descriptor open", () =>
   withDaemon(async (daemon) => {

@@ -321,7 +321,9 @@ export class Daemon {
       );
       const left = readdirSync(this.runFolder, { recursive: true, encoding: "utf8" })
         .map((path) => path.split("/").at(-1) as string)
-        .filter((name) => !/^(control\.socket(\.lock)?|veecle-orchestrator-.*|lock)$/.test(name));
+        .filter(
+          (name) => !/^(control\.socket(\.lock)?|veecle-orchestrator-.*|lock|output)$/.test(name),
+        );
       if (left.length > 0) throw new Error(`The instances left ${left.join(", ")}`);
     }
     await this.stopAll();

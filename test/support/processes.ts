@@ -54,13 +54,11 @@ export class Nursery {
   });
   readonly runId: string = crypto.randomUUID();
   readonly folder: string = mkdtempSync(join(tmpdir(), "vo-"));
-  readonly #trees: Tree[] = [];
   #number = 0;
 
   constructor() {
-    afterEach(async () => {
-      await Promise.all(this.#trees.splice(0).map((tree) => tree.kill(5_000)));
-      for (const pid of marked(this.runId)) process.kill(pid, "SIGKILL");
+    afterEach(() => {
+      for (const pid of marked(this.runId)) if (pid !== process.pid) process.kill(pid, "SIGKILL");
     });
     afterAll(() => rmSync(this.folder, { recursive: true, force: true }));
   }
@@ -85,16 +83,17 @@ export class Nursery {
       env: { PATH: process.env["PATH"] ?? "/usr/bin:/bin", [MARK_VARIABLE]: mark },
       cgroup: cgroup?.path,
       onExit: resolve,
-      onOutput: (_, chunk) => (output += Buffer.from(chunk).toString()),
+      onOutput: (_, chunk) => {
+        output += Buffer.from(chunk).toString();
+        return undefined;
+      },
       onOutputEnd() {},
     });
-    const tree = new Tree(this.host, { pid, startTicks, mark, cgroup });
-    this.#trees.push(tree);
     return {
       pid,
       startTicks,
       mark,
-      tree,
+      tree: new Tree(this.host, { pid, startTicks, mark, cgroup }),
       exit,
       ready: async () => {
         const line = await until(
