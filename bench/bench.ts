@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 
 import { messageChain } from "../src/errors.ts";
+import { runPeers } from "./peers.ts";
 import { type Figure, isRate, type Row, ROWS } from "./rows.ts";
 import { SideChannel } from "./side.ts";
 import { ONE_CORE } from "./loads.ts";
@@ -162,9 +163,11 @@ async function busyShare(): Promise<number> {
 }
 
 const USAGE = `Usage: bun run bench [--smoke] [--rounds N] [row…]
+       bun run bench --peers [--smoke] [manager…]
 
 Rows: ${ROWS.map(({ key }) => key).join(" ")}
   --smoke     one round of very little work: the work is checked, the figures mean nothing
+  --peers     other process managers, those that are installed, each by its own tools
   --rounds N  rounds of each row (${ROUNDS})
 memory takes five minutes and trip-free says nothing by its ratio: they run only if they are named.
 Ratios are medians over pairs of neighbouring rounds, with the least and the greatest of them.
@@ -176,6 +179,7 @@ async function main(argv: readonly string[]): Promise<number> {
     allowPositionals: true,
     options: {
       smoke: { type: "boolean", default: false },
+      peers: { type: "boolean", default: false },
       rounds: { type: "string", default: String(ROUNDS) },
       help: { type: "boolean", short: "h", default: false },
     },
@@ -185,6 +189,10 @@ async function main(argv: readonly string[]): Promise<number> {
     return 0;
   }
   const isSmoke = values.smoke;
+  if (values.peers) {
+    await runPeers(isSmoke, positionals);
+    return 0;
+  }
   const rounds = isSmoke ? 1 : Number(values.rounds);
   if (!Number.isInteger(rounds) || rounds < 1) throw new Error("--rounds takes a whole number");
   for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(1));

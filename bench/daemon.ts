@@ -4,19 +4,26 @@ import { openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { ControlClient } from "../src/client.ts";
-import type { Info, Request } from "../src/protocol.ts";
+import type { Info } from "../src/info.ts";
+import type { Request } from "../src/protocol.ts";
 
-const DAEMON = join(import.meta.dir, "../src/daemon.ts");
+const ROOT = join(import.meta.dir, "..");
+const DAEMON = join(ROOT, "src/daemon.ts");
 const START_MS = 10_000;
 const STOP_MS = 20_000;
+/** How often is looked whether it serves: some rows measure how soon. */
+const LOOK_MS = 2;
 
 export class DaemonProcess {
+  /** Of its control socket. */
+  readonly path: string;
   readonly #process: Bun.Subprocess;
   readonly #client: ControlClient;
   /** If the bench ends before its time: the daemon ends its instances by itself. */
   readonly #end = (): void => this.#process.kill("SIGTERM");
 
-  private constructor(process_: Bun.Subprocess, client: ControlClient) {
+  private constructor(path: string, process_: Bun.Subprocess, client: ControlClient) {
+    this.path = path;
     this.#process = process_;
     this.#client = client;
     process.on("exit", this.#end);
@@ -24,33 +31,37 @@ export class DaemonProcess {
 
   /**
    * Starts a daemon whose sockets and log are in `folder`, with the words of `prefix` before its
-   * command and `args` behind it.
+   * command and `args` behind it; `command` is another one than that of the source.
    */
   static async start(
     folder: string,
-    { prefix = [], args = [] }: { prefix?: readonly string[]; args?: readonly string[] } = {},
+    {
+      prefix = [],
+      command = [process.execPath, ...daemonFlags(), DAEMON],
+      args = [],
+    }: {
+      prefix?: readonly string[];
+      command?: readonly string[];
+      args?: readonly string[];
+    } = {},
   ): Promise<DaemonProcess> {
     const path = join(folder, "control.socket");
     const log = join(folder, "daemon.log");
     const child = Bun.spawn({
-      cmd: [
-        ...prefix,
-        process.execPath,
-        ...daemonFlags(),
-        DAEMON,
-        "--control-socket",
-        path,
-        ...args,
-      ],
-      env: { PATH: process.env["PATH"] ?? "/usr/bin:/bin", XDG_RUNTIME_DIR: folder },
+      cmd: [...prefix, ...command, "--control-socket", path, ...args],
+      env: {
+        PATH: process.env["PATH"] ?? "/usr/bin:/bin",
+        XDG_RUNTIME_DIR: folder,
+        XDG_STATE_HOME: join(folder, "state"),
+      },
       stdin: "ignore",
       stdout: "ignore",
       stderr: openSync(log, "a"),
     });
-    for (const deadline = performance.now() + START_MS; ; await Bun.sleep(10)) {
+    for (const deadline = performance.now() + START_MS; ; await Bun.sleep(LOOK_MS)) {
       try {
         const client = await ControlClient.connect({ kind: "unix", path }, { answerMs: 30_000 });
-        return new DaemonProcess(child, client);
+        return new DaemonProcess(path, child, client);
       } catch (error) {
         if (child.exitCode === null && performance.now() < deadline) continue;
         child.kill("SIGKILL");
@@ -73,6 +84,14 @@ export class DaemonProcess {
     return (await this.#client.request({ kind: "Info" })) as Info;
   }
 
+  /** Ends it as a lack of memory would. */
+  async crash(): Promise<void> {
+    this.#client.close();
+    this.#process.kill("SIGKILL");
+    await this.#process.exited;
+    process.off("exit", this.#end);
+  }
+
   /** Ends it as a service manager would. @throws if it does not end */
   async stop(): Promise<void> {
     this.#client.close();
@@ -83,6 +102,23 @@ export class DaemonProcess {
     process.off("exit", this.#end);
     if (this.#process.exitCode !== 0) throw new Error("The daemon did not end as it should");
   }
+}
+
+/** Builds the executable as `bun run build` does, and returns the command of its daemon. */
+export async function buildDaemon(folder: string): Promise<string[]> {
+  const program = join(folder, "veecle-orchestrator");
+  const { scripts } = (await Bun.file(join(ROOT, "package.json")).json()) as {
+    scripts: { build: string };
+  };
+  const words = scripts.build.replace("dist/veecle-orchestrator", program).split(" ");
+  const build = Bun.spawn({
+    cmd: [process.execPath, ...words.slice(1)],
+    cwd: ROOT,
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  const problem = await build.stderr.text();
+  if ((await build.exited) !== 0) throw new Error(problem);
+  return [program, "daemon"];
 }
 
 /** Flags for the daemon's Bun, for example to profile it: BENCH_DAEMON_FLAGS="--cpu-prof". */

@@ -82,7 +82,7 @@ export async function runInstances(
 }
 
 export function add(id: string, path: string): Request {
-  return { kind: "Add", id, path, privileged: false };
+  return { kind: "Add", id, path, settings: {} };
 }
 
 export function link(from: string | undefined, type: string, to: string): Request {

@@ -106,6 +106,16 @@ export interface SpawnPlan {
   }[];
 }
 
+/** What `bare.ts` starts, and how. */
+export interface KeeperPlan extends SpawnPlan {
+  /** What ends them. */
+  readonly signal: NodeJS.Signals;
+  /** Whether it listens on the socket of each. */
+  readonly listens: boolean;
+  /** Where it answers every request with so many bytes. */
+  readonly answers: { readonly path: string; readonly bytes: number } | undefined;
+}
+
 export type Command =
   | { readonly kind: "arm"; readonly bytes: number } // consumer: answers at once, and when they came
   | { readonly kind: "send"; readonly bytes: number } // producer: answers when all are sent
@@ -113,8 +123,8 @@ export type Command =
   | { readonly kind: "halt" } // producer, pacer: answers when its last message is sent
   | { readonly kind: "ask"; readonly count: number } // asker: answers after so many round trips
   | { readonly kind: "status" } // consumer, asker, collector: answers with what has come so far
-  | { readonly kind: "spawn" } // spawner: answers with the pids
-  | { readonly kind: "kill" }; // spawner: answers when all are gone
+  | { readonly kind: "spawn" } // spawner, bare: answers with the pids
+  | { readonly kind: "kill" }; // spawner, bare: answers when all are gone
 
 export interface Report {
   readonly name: string;

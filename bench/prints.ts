@@ -53,11 +53,11 @@ export class PrintStage implements Stage {
     const daemon = await DaemonProcess.start(folder);
     const id = newInstanceId();
     await daemon.requestAll([
-      { kind: "Add", id, path, privileged: false },
+      { kind: "Add", id, path, settings: {} },
       { kind: "Start", id, priority: undefined },
     ]);
-    const own = readdirSync(folder).find((entry) => entry.startsWith("veecle-orchestrator-"));
-    const files = join(folder, own ?? "", "output", id);
+    const states = join(folder, "state", "veecle-orchestrator");
+    const files = join(states, readdirSync(states)[0] as string, "output", id);
     return new PrintStage(await side.helper(name), files, () => daemon.stop());
   }
 

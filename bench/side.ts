@@ -120,7 +120,7 @@ export async function reportTo(
   path: string,
   name: string,
   take: (command: Command, answer: Answer) => void = () => {},
-): Promise<void> {
+): Promise<Answer> {
   const scanner = lines((text) => take(JSON.parse(text) as Command, answer));
   const socket = await Bun.connect<undefined>({
     unix: path,
@@ -133,4 +133,5 @@ export async function reportTo(
     socket.write(`${JSON.stringify({ name, ...report })}\n`);
   };
   answer({});
+  return answer;
 }

@@ -14,11 +14,15 @@ import {
   removals,
   restarts,
 } from "../test/experiments/consumers.ts";
+import { kills, rivals, successors } from "../test/experiments/deaths.ts";
+import { crashLoops, exits } from "../test/experiments/exits.ts";
 import { badServer, SERVER_VICES } from "../test/experiments/exporter.ts";
 import { FLOODS, flood, roundTrips } from "../test/experiments/floods.ts";
 import { circle, orchestrators } from "../test/experiments/loops.ts";
 import { double, OFFENCES, type Offence, offend } from "../test/experiments/offenders.ts";
 import { formatFigure, misses, type Outcome } from "../test/experiments/outcome.ts";
+import { type Race, race, RACES } from "../test/experiments/races.ts";
+import { bomb, daemonEnds, EVASIONS, evasion, manyStops } from "../test/experiments/stops.ts";
 
 /** One line of the table: `scaled` makes counts and times smaller for a shorter run. */
 interface Experiment {
@@ -31,6 +35,33 @@ interface Experiment {
 const ROUNDS = 20;
 
 const EXPERIMENTS: readonly Experiment[] = [
+  {
+    name: "R1 kills",
+    run: (scaled) => kills({ clients: 8, rounds: scaled(100), seed: Date.now() }),
+  },
+  { name: "R2 successors", run: (scaled) => successors({ instances: 50, rounds: scaled(20) }) },
+  {
+    name: "R7 SIGTERM",
+    run: (scaled) =>
+      daemonEnds({ instances: 100, stubborn: 20, graceMs: 1_000, rounds: scaled(50) }),
+  },
+  { name: "R8 rivals", run: () => rivals(20) },
+  { name: "R10 exits", run: (scaled) => exits({ instances: 200, ms: scaled(10_000) }) },
+  ...EVASIONS.map((kind) => ({
+    name: `R11 ${kind}`,
+    run: (scaled: (full: number) => number) => evasion(kind, { count: scaled(100), graceMs: 100 }),
+  })),
+  { name: "R12 bomb", run: () => bomb({ processes: 500, escape: false }) },
+  { name: "R12 bomb of sessions", run: () => bomb({ processes: 500, escape: true }) },
+  { name: "R13 stops", run: () => manyStops({ instances: 100, graceMs: 1_000 }) },
+  {
+    name: "R14 crash loops",
+    run: (scaled) => crashLoops({ instances: 500, ms: scaled(600_000) }),
+  },
+  ...(Object.keys(RACES) as Race[]).map((name) => ({
+    name: `R15 ${name}`,
+    run: (scaled: (full: number) => number) => race(name, scaled(1_000)),
+  })),
   ...(Object.keys(CONSUMER_VICES) as ConsumerVice[]).map((vice) => ({
     name: `R19 consumer ${vice}`,
     run: (scaled: (full: number) => number) =>

@@ -67,6 +67,12 @@ export interface Round {
   readonly coreLeft?: number;
   /** How far the resident size has moved, in MiB. */
   readonly driftMiB?: number;
+  /** Until a process that was killed was known to have ended. */
+  readonly noticedMs?: number;
+  /** Of a program at rest: wakeups in a minute, share of a core, resident size. */
+  readonly wakeups?: number;
+  readonly busyPercent?: number;
+  readonly residentMiB?: number;
 }
 
 export interface Stage {

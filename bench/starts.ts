@@ -39,7 +39,7 @@ export class InstanceStarts implements Stage {
     const path = writeIdler(folder);
     const ids = Array.from({ length: count }, () => newInstanceId());
     const daemon = await DaemonProcess.start(folder);
-    await daemon.requestAll(ids.map((id) => ({ kind: "Add", id, path, privileged: false })));
+    await daemon.requestAll(ids.map((id) => ({ kind: "Add", id, path, settings: {} })));
     return new InstanceStarts(daemon, ids);
   }
 

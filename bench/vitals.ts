@@ -12,6 +12,12 @@ export function processorMs(pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) * TICK_MS; // utime and stime
 }
 
+/** How often the main thread of a process has gone to sleep since it began, each time to be woken again. */
+export function sleeps(pid: number): number {
+  const text = readFileSync(`/proc/${pid}/task/${pid}/status`, "latin1");
+  return Number(/^voluntary_ctxt_switches:\s+([0-9]+)$/m.exec(text)?.[1]);
+}
+
 /** Resident size in MiB. */
 export function residentMiB(pid: number): number {
   const text = readFileSync(`/proc/${pid}/status`, "latin1");

@@ -16,7 +16,7 @@ import { join } from "node:path";
 import { parseAddress } from "../src/address.ts";
 import { ControlClient } from "../src/client.ts";
 import { LineScanner } from "../src/lines.ts";
-import type { Info } from "../src/protocol.ts";
+import type { Info } from "../src/info.ts";
 
 const SECONDS_WITHOUT_TERMINAL = 10;
 const source = (file: string): string => join(import.meta.dir, "..", "src", file);
@@ -75,7 +75,7 @@ async function startOrchestrator(name: string, options: string[]): Promise<Orche
   const child = Bun.spawn({
     cmd: [
       ...[process.execPath, "--no-orphans", source("daemon.ts")],
-      ...["--ipc-socket", "127.0.0.1:0", ...options],
+      ...["--ephemeral", "--ipc-socket", "127.0.0.1:0", ...options],
     ],
     env: { ...process.env, XDG_RUNTIME_DIR: folder, VEECLE_ORCHESTRATOR_LOG: "info" },
     stdin: "ignore",

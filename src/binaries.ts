@@ -3,7 +3,6 @@
 // A binary comes in under another name and gets its own when it is whole and durable. Before it is
 // run its bytes are summed up again, unless the file is the one that was checked, unchanged.
 
-import { createHash, type Hash } from "node:crypto";
 import { type BigIntStats, constants, lstatSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
@@ -95,6 +94,13 @@ export class Binaries {
     }
   }
 
+  /** The daemon ends: removes what uploads would leave that have not ended. @throws the system's error */
+  abandon(): void {
+    for (const name of this.#claims.keys()) {
+      if (UNFINISHED.test(name)) rmSync(join(this.folder, name), { force: true });
+    }
+  }
+
   /** Gives an uploaded file its name; if the same bytes are there already, they stay. */
   async #store(path: string, hash: string): Promise<void> {
     this.#claim(hash);
@@ -160,7 +166,7 @@ export class Upload {
   readonly #path: string;
   readonly #file: FileHandle;
   readonly #owner: UploadOwner;
-  readonly #hash: Hash = createHash("sha256");
+  readonly #hash: Bun.CryptoHasher = new Bun.CryptoHasher("sha256");
   #stored: string | undefined;
   #isFileOpen = true;
   #isReleased = false;
@@ -227,7 +233,7 @@ function identity({ dev, ino, size, mtimeNs, ctimeNs }: BigIntStats): string {
 
 /** The hash of the first `size` bytes of a file, read piece by piece. */
 async function digest(file: FileHandle, size: number): Promise<string> {
-  const hash = createHash("sha256");
+  const hash = new Bun.CryptoHasher("sha256");
   const piece = Buffer.allocUnsafe(Math.min(size, HASH_CHUNK_BYTES));
   for (let at = 0; at < size;) {
     const { bytesRead } = await file.read(piece, 0, Math.min(piece.length, size - at), at);

@@ -3,9 +3,10 @@
 // What can be typed stands in `cli/commands.ts`, what it does in `cli/run.ts`. This file wires them
 // and is the one place where errors end.
 
-import { type Asked, exitCode, formatError } from "./cli/print.ts";
+import { type Asked, errorDocument, exitCode, formatError } from "./cli/print.ts";
 import { parseCommand } from "./cli/parse.ts";
-import { RUN, Session } from "./cli/run.ts";
+import { RUN } from "./cli/run.ts";
+import { Session } from "./cli/session.ts";
 import { ClosedPipe, processTerminal, type Terminal } from "./cli/terminal.ts";
 import { VERSION } from "./cli/version.ts";
 
@@ -39,7 +40,7 @@ export async function main(
     }
     const { command, values } = invocation;
     asked = { command: command.name, values };
-    session = new Session(values, terminal, terminal.outputIsScreen && !plain);
+    session = new Session(values, terminal, plain);
     return (await RUN[command.name](session)) ?? 0;
   }
 
@@ -47,7 +48,11 @@ export async function main(
     return await Promise.race([run(), terminal.interrupted.then(() => INTERRUPTED)]);
   } catch (error) {
     if (error instanceof ClosedPipe) return 0;
-    terminal.report(formatError(error, asked, terminal.reportIsScreen && !plain));
+    terminal.report(
+      argv.includes("--json")
+        ? errorDocument(error, asked)
+        : formatError(error, asked, terminal.reportIsScreen && !plain),
+    );
     return exitCode(error);
   } finally {
     session?.close();

@@ -4,28 +4,39 @@
 // are answered in order; a deadline that passes or bytes that make no sense end the connection, since
 // no later answer could be told from an earlier one.
 
-import { type Address, formatAddress, parseAddress } from "./address.ts";
-import { ERROR_CODES, type ErrorCode, OrchestratorError, systemCode } from "./errors.ts";
-import { Follow } from "./follow.ts";
+import { type Address, parseAddress } from "./address.ts";
+import { OrchestratorError } from "./errors.ts";
+import { Follow, Items } from "./follow.ts";
 import { encodeFrame, FrameScanner, PREFIX_BYTES } from "./frame.ts";
 import {
   ANSWER_TIMEOUT_MS,
   CONNECT_TIMEOUT_MS,
+  KILL_WAIT_MS,
   MAX_NATIVE_FRAME_BYTES,
-  MAX_UPLOAD_BYTES,
-  STOP_ANSWER_MS,
+  MAX_STOP_GRACE_MS,
   UPLOAD_CHUNK_BYTES,
   UPLOAD_IDLE_MS,
 } from "./limits.ts";
+import { type EventInfo, isEventInfo, isLineInfo, type LineInfo } from "./info.ts";
 import type { InstanceId } from "./model.ts";
-import { decodeResponse, encodeRequest, type Request, type Response } from "./protocol.ts";
+import {
+  decodeResponse,
+  encodeRequest,
+  type EventQuery,
+  type HistoryQuery,
+  type OutputQuery,
+  type Request,
+} from "./protocol.ts";
+import type { InstanceSettings } from "./settings.ts";
+import { incomprehensible, refused, silent, unreachable } from "./unanswered.ts";
+import { changed, digest, pieces, unreadable } from "./upload.ts";
 
 /** How long a client waits. */
 export interface Deadlines {
   readonly connectMs: number;
   /** To an answer; also how long a daemon may answer nobody while a longer request is in work. */
   readonly answerMs: number;
-  /** To the answer of a request that ends processes. */
+  /** To the answer of a request that ends processes, if nothing is known of their graces. */
   readonly stopMs: number;
   /** While nothing of an upload moves: a daemon that writes to a slow disk may be silent. */
   readonly uploadIdleMs: number;
@@ -34,9 +45,14 @@ export interface Deadlines {
 export const DEADLINES: Deadlines = {
   connectMs: CONNECT_TIMEOUT_MS,
   answerMs: ANSWER_TIMEOUT_MS,
-  stopMs: STOP_ANSWER_MS,
+  stopMs: stopDeadline(MAX_STOP_GRACE_MS),
   uploadIdleMs: UPLOAD_IDLE_MS,
 };
+
+/** To the answer of a stop of instances whose longest grace is known. */
+export function stopDeadline(graceMs: number): number {
+  return graceMs + KILL_WAIT_MS + ANSWER_TIMEOUT_MS;
+}
 
 /**
  * Where a daemon listens, and a client looks for it, if neither is told otherwise: in the user's
@@ -51,9 +67,20 @@ export function defaultControlAddress(env: Readonly<Record<string, string | unde
   return parseAddress(`${folder}/veecle-orchestrator.socket`.replaceAll(/\/{2,}/g, "/"));
 }
 
+/** A query for all that there is. */
+const ALL: HistoryQuery = {
+  ids: undefined,
+  last: undefined,
+  since: undefined,
+  until: undefined,
+  follow: false,
+};
+
 /** An answer that is outstanding. */
 interface Waiting {
   readonly deadlineMs: number;
+  /** It may take longer than a daemon is silent to everybody. */
+  readonly isLong: boolean;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: unknown) => void;
   /** A second answer to the same request, which comes if the first one is a success. */
@@ -107,12 +134,13 @@ export class ControlClient {
   }
 
   /**
-   * Sends a request and returns the value of its answer. Several may be under way.
+   * Sends a request and returns the value of its answer. Several may be under way. `endMs` is how
+   * long a request may take that ends processes.
    * @throws with the daemon's code and chain of causes; `unreachable` or `timed_out` if none came
    */
-  request(request: Request): Promise<unknown> {
-    const endsProcesses = request.kind === "Stop" || request.kind === "Clear";
-    const answer = this.#expect(endsProcesses ? this.#deadlines.stopMs : this.#deadlines.answerMs);
+  request(request: Request, endMs: number = this.#deadlines.stopMs): Promise<unknown> {
+    const isLong = request.kind === "Stop" || request.kind === "Clear";
+    const answer = this.#expect(awaited(isLong ? endMs : this.#deadlines.answerMs, isLong));
     this.#send(encodeFrame(encodeRequest(request)));
     return answer;
   }
@@ -126,7 +154,7 @@ export class ControlClient {
   async upload(
     id: InstanceId,
     source: string | Blob,
-    privileged: boolean,
+    settings: Partial<InstanceSettings>,
     onProgress: (sentBytes: number, totalBytes: number) => void = () => {},
   ): Promise<number> {
     const file = typeof source === "string" ? Bun.file(source) : source;
@@ -135,14 +163,16 @@ export class ControlClient {
     if (!this.#received) await this.request({ kind: "Version" });
     const { length, hash } = await digest(file, name);
     let settled = false;
-    const stored = awaited(this.#deadlines.uploadIdleMs);
+    const stored = awaited(this.#deadlines.uploadIdleMs, false);
     const answer = stored.promise.finally(() => {
       settled = true;
       this.#drained?.resolve();
     });
     answer.catch(() => {}); // awaited below; it may come early
-    const accepted = this.#expect(this.#deadlines.answerMs, stored.waiting);
-    this.#send(encodeFrame(encodeRequest({ kind: "AddWithBinary", id, length, hash, privileged })));
+    const accepted = this.#expect(awaited(this.#deadlines.answerMs, false, stored.waiting));
+    this.#send(
+      encodeFrame(encodeRequest({ kind: "AddWithBinary", id, length, hash, path: name, settings })),
+    );
     await accepted;
     let sent = 0;
     try {
@@ -172,8 +202,24 @@ export class ControlClient {
    * The subscription is made at once: `ready` tells when.
    */
   follow(id: InstanceId): Follow {
+    return this.#stream({ kind: "Stdout", id });
+  }
+
+  /** What has happened and, if asked for, what happens from now on. The last request of a connection. */
+  events(query: Partial<EventQuery> = {}): Items<EventInfo> {
+    const request: Request = { kind: "Events", query: { ...ALL, after: undefined, ...query } };
+    return new Items(this.#stream(request), isEventInfo, this.address);
+  }
+
+  /** What instances have printed and, if asked for, what they print. The last request of a connection. */
+  output(query: Partial<OutputQuery> = {}): Items<LineInfo> {
+    const request: Request = { kind: "Output", query: { ...ALL, stream: undefined, ...query } };
+    return new Items(this.#stream(request), isLineInfo, this.address);
+  }
+
+  #stream(request: Request): Follow {
     const follow = new Follow(
-      this.request({ kind: "Stdout", id }).then(() => undefined),
+      this.request(request).then(() => undefined),
       {
         pause: () => this.#socket?.pause(),
         resume: () => this.#socket?.resume(),
@@ -194,7 +240,9 @@ export class ControlClient {
   async #open(): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const { connectMs } = this.#deadlines;
-    const cancel = afterSilence(connectMs, () => reject(this.#silent("no connection", connectMs)));
+    const cancel = afterSilence(connectMs, () =>
+      reject(silent(this.address, "no connection", connectMs)),
+    );
     const socket: Bun.SocketHandler<undefined> = {
       open: (opened) => {
         this.#socket = opened;
@@ -203,7 +251,7 @@ export class ControlClient {
       },
       data: (_socket, chunk) => this.#receive(chunk),
       drain: () => this.#flush(),
-      error: (_socket, error) => this.#fail(this.#unreachable(error)),
+      error: (_socket, error) => this.#fail(unreachable(this.address, error)),
       close: (_socket, error) => this.#lost(error),
     };
     try {
@@ -211,10 +259,10 @@ export class ControlClient {
         this.address.kind === "unix"
           ? Bun.connect({ unix: this.address.path, socket })
           : Bun.connect({ hostname: this.address.host, port: this.address.port, socket });
-      connecting.catch((error: unknown) => reject(this.#unreachable(error)));
+      connecting.catch((error: unknown) => reject(unreachable(this.address, error)));
       await promise;
     } catch (error) {
-      const failure = error instanceof OrchestratorError ? error : this.#unreachable(error);
+      const failure = error instanceof OrchestratorError ? error : unreachable(this.address, error);
       this.#fail(failure);
       throw failure;
     } finally {
@@ -222,9 +270,8 @@ export class ControlClient {
     }
   }
 
-  #expect(deadlineMs: number, second?: Waiting): Promise<unknown> {
+  #expect({ promise, waiting }: Awaited): Promise<unknown> {
     if (this.#ended !== undefined) return Promise.reject(this.#ended);
-    const { promise, waiting } = awaited(deadlineMs, second);
     this.#waiting.push(waiting);
     if (this.#waiting.length === 1) this.#arm();
     return promise;
@@ -235,22 +282,20 @@ export class ControlClient {
     this.#cancelTimer();
     const head = this.#waiting[0];
     if (head === undefined || leftMs === undefined) return;
-    const { answerMs, stopMs } = this.#deadlines;
-    if (leftMs <= answerMs || head.deadlineMs !== stopMs) {
+    const { answerMs } = this.#deadlines;
+    if (leftMs <= answerMs || !head.isLong) {
       this.#cancelTimer = afterSilence(leftMs, () =>
-        this.#fail(this.#silent("no answer", head.deadlineMs)),
+        this.#fail(silent(this.address, "no answer", head.deadlineMs)),
       );
     } else {
-      this.#cancelTimer = afterSilence(
-        answerMs / 2,
-        () => void this.#probe(head, leftMs - answerMs),
-      );
+      this.#cancelTimer = afterSilence(answerMs / 2, () => void this.#probe(head, leftMs));
     }
   }
 
   /** A daemon at work on a long request answers others meanwhile; one that hangs does not. */
   async #probe(head: Waiting, leftMs: number): Promise<void> {
     const halfMs = this.#deadlines.answerMs / 2;
+    const startMs = performance.now();
     try {
       const connectMs = Math.min(this.#deadlines.connectMs, halfMs);
       const other = await ControlClient.connect(this.address, { connectMs, answerMs: halfMs });
@@ -262,7 +307,8 @@ export class ControlClient {
         return;
       }
     }
-    if (this.#waiting[0] === head) this.#arm(leftMs);
+    if (this.#waiting[0] !== head) return;
+    this.#arm(Math.max(0, leftMs - halfMs - (performance.now() - startMs)));
   }
 
   #send(bytes: Buffer): void {
@@ -300,13 +346,7 @@ export class ControlClient {
       this.#received = true;
       this.#scanner.push(chunk);
     } catch (error) {
-      const socket = JSON.stringify(formatAddress(this.address));
-      this.#fail(
-        new OrchestratorError("io", `Cannot understand who answers at ${socket}`, {
-          cause: error,
-          hint: "is this the control socket of an orchestrator?",
-        }),
-      );
+      this.#fail(incomprehensible(this.address, error));
     }
   }
 
@@ -314,7 +354,7 @@ export class ControlClient {
   #refused(chunk: Buffer): void {
     const [line = ""] = chunk.toString("utf8", 0, UPLOAD_CHUNK_BYTES).split("\n");
     const response = decodeResponse(line);
-    if ("Err" in response) this.#fail(refusal(response));
+    if ("Err" in response) this.#fail(refused(response));
   }
 
   /** One whole frame: an answer, or an item of a stream. */
@@ -331,14 +371,14 @@ export class ControlClient {
     else this.#waiting.shift();
     this.#arm();
     if ("Ok" in response) head.resolve(response.Ok);
-    else head.reject(refusal(response));
+    else head.reject(refused(response));
   }
 
   #lost(error: unknown): void {
     if (error === undefined && this.#waiting.length === 0 && this.#scanner.pendingBytes === 0) {
       this.#follow?.end();
     }
-    this.#fail(this.#unreachable(error ?? new Error("the connection was closed")));
+    this.#fail(unreachable(this.address, error ?? new Error("the connection was closed")));
   }
 
   #fail(error: OrchestratorError, end: () => void = () => this.#socket?.terminate()): void {
@@ -351,90 +391,15 @@ export class ControlClient {
     this.#follow?.end(error);
     end();
   }
-
-  #unreachable(error: unknown): OrchestratorError {
-    const socket = formatAddress(this.address);
-    const code = systemCode(error);
-    if (code === "EACCES" || code === "EPERM") {
-      return new OrchestratorError(
-        "permission_denied",
-        `Cannot reach the orchestrator at ${JSON.stringify(socket)}`,
-        { cause: error, hint: "it serves the user who started it" },
-      );
-    }
-    const unknownHost = code === "ENOTFOUND" || code?.startsWith("EAI_");
-    return new OrchestratorError(
-      "unreachable",
-      `Cannot reach the orchestrator at ${JSON.stringify(socket)}`,
-      {
-        cause: unknownHost ? new Error("no such host") : error,
-        hint: `start one there with "veecle-orchestrator daemon --control-socket ${socket}"`,
-      },
-    );
-  }
-
-  #silent(what: string, afterMs: number): OrchestratorError {
-    const socket = JSON.stringify(formatAddress(this.address));
-    return new OrchestratorError("timed_out", `Cannot reach the orchestrator at ${socket}`, {
-      cause: new Error(`${what} within ${afterMs / 1000} s`),
-      hint: "it is stopped or overloaded: look at its log, and at its process",
-    });
-  }
 }
 
-function awaited(
-  deadlineMs: number,
-  second?: Waiting,
-): { promise: Promise<unknown>; waiting: Waiting } {
+/** An answer to come, for whoever waits for it and for the connection. */
+interface Awaited {
+  readonly promise: Promise<unknown>;
+  readonly waiting: Waiting;
+}
+
+function awaited(deadlineMs: number, isLong: boolean, second?: Waiting): Awaited {
   const { promise, resolve, reject } = Promise.withResolvers<unknown>();
-  return { promise, waiting: { deadlineMs, resolve, reject, second } };
-}
-
-/** The error that a refusal of the daemon stands for, with its causes. */
-function refusal(response: Extract<Response, { Err: unknown }>): OrchestratorError {
-  const [message = "Cannot finish request: refused without a reason", ...causes] = response.Err;
-  let cause: Error | undefined;
-  for (const text of causes.reverse()) {
-    cause = new Error(text, cause === undefined ? undefined : { cause });
-  }
-  const known = ERROR_CODES.find((code: ErrorCode) => code === response.code);
-  return new OrchestratorError(known ?? "internal", message, { cause });
-}
-
-async function digest(file: Blob, name: string): Promise<{ length: number; hash: string }> {
-  const hasher = new Bun.CryptoHasher("sha256");
-  let length = 0;
-  try {
-    const stat = await (file as Partial<Bun.BunFile>).stat?.();
-    if (stat !== undefined && !stat.isFile()) throw new Error("it is not a regular file");
-    const size = stat?.size ?? file.size;
-    if (size > MAX_UPLOAD_BYTES) {
-      throw new Error(`it has ${size} bytes, and the limit is ${MAX_UPLOAD_BYTES}`);
-    }
-    for await (const chunk of pieces(file)) {
-      hasher.update(chunk);
-      length += chunk.length;
-      if (length > MAX_UPLOAD_BYTES) throw new Error("it is growing beyond all limits");
-    }
-  } catch (error) {
-    throw unreadable(name, error);
-  }
-  return { length, hash: hasher.digest("hex") };
-}
-
-async function* pieces(file: Blob): AsyncGenerator<Uint8Array, void, void> {
-  for await (const chunk of file.stream()) {
-    for (let start = 0; start < chunk.length; start += UPLOAD_CHUNK_BYTES) {
-      yield chunk.subarray(start, start + UPLOAD_CHUNK_BYTES);
-    }
-  }
-}
-
-function unreadable(name: string, cause: unknown): OrchestratorError {
-  return new OrchestratorError("io", `Cannot read ${JSON.stringify(name)}`, { cause });
-}
-
-function changed(name: string): OrchestratorError {
-  const message = `Cannot upload ${JSON.stringify(name)}: it changed while it was sent`;
-  return new OrchestratorError("upload_failed", message);
+  return { promise, waiting: { deadlineMs, isLong, resolve, reject, second } };
 }

@@ -1,27 +1,33 @@
 // Server side of the control socket: connections, one request after the other, uploads, streams.
 //
-//   bytes ──► intake ──► serve(): one item at a time ──► orchestrator ──► response
+//   bytes ──► intake ──► serve(): one item at a time ──► orchestrator ──► commit ──► response
 //
-// Every request is answered, in order; what cannot be sent yet waits here, and then nothing more is read.
+// Every request is answered, in order, and no change before it is durable: those that came together
+// share a commit. What cannot be sent yet waits here, and then nothing more is read.
 
+import type { Binaries, Upload } from "./binaries.ts";
 import { messageChain, OrchestratorError } from "./errors.ts";
-import { Upload } from "./files.ts";
 import { encodeFrame } from "./frame.ts";
 import { Intake, type UploadRequest } from "./intake.ts";
 import {
+  CONTROL_TURN_MS,
   FIRST_REQUEST_MS,
   MAX_CONTROL_CONNECTIONS,
+  MAX_HELD_ANSWERS,
   MAX_RESPONSE_BACKLOG_BYTES,
   UPLOAD_IDLE_MS,
 } from "./limits.ts";
 import { NEWLINE } from "./lines.ts";
 import type { TargetLog } from "./log.ts";
+import type { Batch } from "./memory.ts";
 import type { Orchestrator } from "./orchestrator.ts";
 import { Follower } from "./output.ts";
+import { EventStream, OutputStream, type Stream } from "./stream.ts";
 import {
   describeRequest,
   encodeError,
   encodeOk,
+  JsonPieces,
   PROTOCOL_VERSION,
   type Request,
 } from "./protocol.ts";
@@ -30,9 +36,10 @@ import { type Connection, DISCARD, type StreamHandlers } from "./socket.ts";
 export interface ControlOptions {
   readonly orchestrator: Orchestrator;
   readonly log: TargetLog;
-  /** Where uploads are written. */
-  readonly folder: string;
+  readonly binaries: Binaries;
   after(ms: number, action: () => void): () => void;
+  /** Milliseconds on a clock that is never set. */
+  now(): number;
   readonly onFault: (error: unknown) => void;
 }
 
@@ -75,6 +82,40 @@ export class ControlServer {
   }
 }
 
+/** Requests whose answer promises something about the future: it must be durable. */
+const CHANGES: ReadonlySet<Request["kind"]> = new Set<Request["kind"]>([
+  "Add",
+  "AddWithBinary",
+  "Update",
+  "Remove",
+  "Start",
+  "Stop",
+  "Link",
+  "Unlink",
+  "Clear",
+]);
+
+/** Of these, the ones that are answered later than those behind them might be. */
+const TAKES_TIME: ReadonlySet<Request["kind"]> = new Set(["Stop", "Clear", "AddWithBinary"]);
+
+/** What was carried out; `batch` holds changes that are not durable yet, if there are any. */
+interface Outcome {
+  readonly value: unknown;
+  readonly batch?: Batch;
+}
+
+/** Why a change that was carried out is refused all the same: it cannot be kept. */
+function unkept(request: Request, error: OrchestratorError): OrchestratorError {
+  if (request.kind !== "Stop") return error;
+  return new OrchestratorError(
+    "io",
+    `Instance "${request.id}" is stopped, but that cannot be remembered`,
+    { cause: error.cause },
+  );
+}
+
+const LINE_END = Buffer.from("\n");
+
 class ControlConnection {
   readonly #options: ControlOptions;
   readonly #connection: Connection;
@@ -85,11 +126,11 @@ class ControlConnection {
   #unsentBytes = 0;
   #wakeSent: (() => void) | undefined;
   #isFinishing = false;
-  #stopStream: (() => void) | undefined;
-  #follower: Follower | undefined;
+  #stream: Stream | undefined;
+  /** Answers to changes that are not durable yet, and to what came after them. */
+  #held: (() => string | JsonPieces)[] = [];
   /** The request for the stream is answered: its items may follow. */
   #isStreaming = false;
-  #uploads = 0;
   #cancelFirst: () => void;
 
   constructor(options: ControlOptions, connection: Connection, id: number) {
@@ -119,7 +160,7 @@ class ControlConnection {
   }
 
   receive(chunk: Buffer): void {
-    if (this.#isClosed || this.#follower !== undefined || this.#intake.push(chunk)) return;
+    if (this.#isClosed || this.#stream !== undefined || this.#intake.push(chunk)) return;
     this.#options.log.warn("run:connection", "closing a connection of no known dialect", {
       "connection.id": this.#id,
       "connection.peer": this.#connection.peer,
@@ -158,22 +199,32 @@ class ControlConnection {
   closed(): void {
     this.#isClosed = true;
     this.#cancelFirst();
-    this.#stopStream?.();
+    this.#stream?.close();
     this.#intake.abandon();
     this.#wakeSent?.();
     this.#options.log.debug("run:connection", "connection closed", { "connection.id": this.#id });
   }
 
   async #serve(): Promise<void> {
+    const { now } = this.#options;
+    let turnEnd = now() + CONTROL_TURN_MS;
     for (;;) {
+      const isIdle = !this.#intake.isReady;
+      if (isIdle || this.#held.length >= MAX_HELD_ANSWERS) this.#settle();
+      if (!isIdle && now() > turnEnd) {
+        await this.#nextTurn(); // however much a client sends at once, others have theirs in between
+        turnEnd = now() + CONTROL_TURN_MS;
+      }
       const item = await this.#intake.take();
+      if (isIdle) turnEnd = now() + CONTROL_TURN_MS;
       if (item === undefined) break;
-      if (item.kind === "fault") this.#respondError("unreadable", item.error);
+      if (item.kind === "fault") this.#held.push(() => this.#refusal("unreadable", item.error));
       else if (item.kind === "request") await this.#handle(item.request);
       if (item.kind === "fault" && item.isFatal) break;
-      if (this.#follower !== undefined) return;
+      if (this.#stream !== undefined) return;
       if (this.#unsentBytes > MAX_RESPONSE_BACKLOG_BYTES) await this.#allSent();
     }
+    this.#settle();
     if (!this.#isClosed) this.finish();
   }
 
@@ -184,83 +235,125 @@ class ControlConnection {
       "connection.id": this.#id,
       "request.parsed": parsed,
     });
+    const isChange = CHANGES.has(request.kind);
+    // Only changes at once are gathered: answers must not wait for what takes its time.
+    if (!isChange || TAKES_TIME.has(request.kind)) this.#settle();
     try {
-      const value = await this.#execute(request);
-      log.info("run:connection:handle_request", "processed request", {
-        "connection.id": this.#id,
-        "request.parsed": parsed,
-        response: request.kind === "Info" ? "Ok(…)" : `Ok(${JSON.stringify(value)})`,
+      const { value, batch } = await this.#execute(request);
+      // Stops on several connections that end by one look at all processes share a commit.
+      if (request.kind === "Stop") await this.#nextTurn();
+      this.#held.push(() => {
+        if (batch?.error !== undefined) return this.#refusal(parsed, unkept(request, batch.error));
+        const shown = request.kind === "Info" ? "…" : JSON.stringify(value);
+        log.info("run:connection:handle_request", "processed request", {
+          "connection.id": this.#id,
+          "request.parsed": parsed,
+          response: `Ok(${shown})`,
+        });
+        return encodeOk(value);
       });
-      this.#respond(encodeOk(value));
-      this.#isStreaming = this.#follower !== undefined;
-      this.#pumpStream();
     } catch (error) {
-      this.#respondError(parsed, error);
+      this.#held.push(() => this.#refusal(parsed, error));
     }
+    if (!isChange) this.#settle();
+    if (this.#stream === undefined) return;
+    this.#isStreaming = true;
+    this.#pumpStream();
   }
 
-  async #execute(request: Request): Promise<unknown> {
+  /** Makes what was asked for durable, and answers. */
+  #settle(): void {
+    if (this.#held.length === 0) return;
+    this.#options.orchestrator.commit();
+    const held = this.#held;
+    this.#held = [];
+    const answers = held.map((answer) => this.#encode(answer()));
+    this.#send(answers.length === 1 ? (answers[0] as Buffer) : Buffer.concat(answers));
+  }
+
+  async #execute(request: Request): Promise<Outcome> {
     const { orchestrator } = this.#options;
     switch (request.kind) {
       case "Version":
-        return PROTOCOL_VERSION;
+        return { value: PROTOCOL_VERSION };
       case "Info":
-        return orchestrator.info();
+        return { value: orchestrator.info() };
+      case "Resources":
+        return { value: await orchestrator.resources(request.ids) };
       case "Clear":
         await orchestrator.clear();
-        return null;
+        return { value: null };
       case "Add":
-        orchestrator.add(request.id, request.path, request.privileged);
-        return null;
+        orchestrator.add(request.id, request.path, request.settings);
+        return { value: null, batch: orchestrator.batch };
       case "AddWithBinary":
         await this.#upload(request);
-        return null;
+        return { value: null };
+      case "Update":
+        orchestrator.update(request.id, request.path, request.settings);
+        return { value: null, batch: orchestrator.batch };
       case "Remove":
         orchestrator.remove(request.id);
-        return null;
+        return { value: null };
       case "Start":
-        orchestrator.start(request.id, request.priority);
-        return null;
+        return { value: null, batch: await orchestrator.start(request.id, request.priority) };
       case "Stop":
-        await orchestrator.stop(request.id);
-        return null;
+        return { value: null, batch: await orchestrator.stop(request.id) };
       case "Link":
-        orchestrator.link(request.link, request.settings);
-        return null;
+        orchestrator.links.add(request.link, request.settings);
+        return { value: null, batch: orchestrator.batch };
       case "Unlink":
-        orchestrator.unlink(request.link);
-        return null;
+        orchestrator.links.remove(request.link);
+        return { value: null };
       case "Stdout": {
         const follower = new Follower(() => this.#pumpStream());
-        this.#stopStream = orchestrator.follow(request.id, follower);
-        this.#follower = follower;
-        return null;
+        const unfollow = orchestrator.follow(request.id, follower);
+        this.#stream = {
+          take: () => follower.take(),
+          isEnded: () => follower.isEnded,
+          close: unfollow,
+        };
+        return { value: null };
       }
+      case "Output":
+        this.#stream = new OutputStream(
+          orchestrator.outputs(request.query.ids),
+          request.query,
+          () => this.#pumpStream(),
+          this.#options.onFault,
+        );
+        return { value: null };
+      case "Events":
+        this.#stream = new EventStream(orchestrator.journal, request.query, () =>
+          this.#pumpStream(),
+        );
+        return { value: null };
     }
   }
 
   /** Takes the announced bytes to their end, whatever becomes of them, then adds the instance. */
   async #upload(request: UploadRequest): Promise<void> {
-    const { orchestrator, folder } = this.#options;
-    const subject = `Cannot add instance "${request.id}"`;
-    this.#respond(encodeOk(null));
+    const { orchestrator, binaries } = this.#options;
+    const { id, settings, hash, length } = request;
+    const subject = `Cannot add instance "${id}"`;
+    this.#send(this.#encode(encodeOk(null)));
     let upload: Upload | undefined;
     let fault: unknown;
     try {
-      orchestrator.checkNew(request.id);
-      upload = await Upload.create(folder, `${request.id}-${this.#id}-${this.#uploads++}.bin`);
+      orchestrator.checkNew(id, settings.name);
+      upload = await binaries.receive();
     } catch (error) {
       fault = error;
     }
     try {
-      for (let left = request.length; left > 0;) {
+      for (let left = length; left > 0;) {
         const item = await this.#intake.take(UPLOAD_IDLE_MS);
         if (item?.kind !== "raw") {
           const cause = item?.kind === "fault" ? item.error : undefined;
           this.#intake.end();
           throw new OrchestratorError(
             "upload_failed",
-            `${subject}: the upload ended ${left} bytes before its announced length of ${request.length}`,
+            `${subject}: the upload ended ${left} bytes before its announced length of ${length}`,
             { cause },
           );
         }
@@ -271,23 +364,32 @@ class ControlConnection {
         });
       }
       if (fault !== undefined) throw fault;
-      if ((await upload?.finish()) !== request.hash) {
+      if ((await upload?.finish(hash)) !== true) {
         throw new OrchestratorError(
           "upload_failed",
           `${subject}: the uploaded bytes do not have the announced hash`,
         );
       }
-      orchestrator.add(request.id, (upload as Upload).path, request.privileged, true);
+      orchestrator.add(id, binaries.path(hash), settings, {
+        hash,
+        bytes: length,
+        origin: request.path ?? "upload",
+      });
+      const { batch } = orchestrator;
+      orchestrator.commit(); // the file must not be collected before
+      if (batch.error !== undefined) throw batch.error;
     } catch (error) {
-      await upload?.discard();
       if (error instanceof OrchestratorError) throw error;
       throw new OrchestratorError("upload_failed", `${subject}: the upload cannot be stored`, {
         cause: error,
       });
+    } finally {
+      await upload?.close();
     }
   }
 
-  #respondError(parsed: string, error: unknown): void {
+  /** The answer to a request that was not carried out; says so in the log. */
+  #refusal(parsed: string, error: unknown): string {
     if (!(error instanceof OrchestratorError) || error.code === "internal") {
       this.#options.onFault(error);
     }
@@ -296,11 +398,13 @@ class ControlConnection {
       "request.parsed": parsed,
       error: messageChain(error).join(": "),
     });
-    this.#respond(encodeError(error, this.#intake.dialect === "native"));
+    return encodeError(error, this.#intake.dialect === "native");
   }
 
-  #respond(json: string): void {
-    this.#send(this.#intake.dialect === "native" ? encodeFrame(json) : Buffer.from(`${json}\n`));
+  #encode(json: string | JsonPieces): Buffer {
+    const isNative = this.#intake.dialect === "native";
+    if (typeof json === "string") return isNative ? encodeFrame(json) : Buffer.from(`${json}\n`);
+    return isNative ? encodeFrame(json.pieces) : Buffer.concat([...json.pieces, LINE_END]);
   }
 
   #send(bytes: Buffer): void {
@@ -311,6 +415,10 @@ class ControlConnection {
     this.#unsentBytes += bytes.length - taken;
   }
 
+  #nextTurn(): Promise<void> {
+    return new Promise((resolve) => void this.#options.after(0, resolve));
+  }
+
   async #allSent(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#wakeSent = resolve;
@@ -318,14 +426,14 @@ class ControlConnection {
     this.#wakeSent = undefined;
   }
 
-  /** Sends output as long as the kernel takes it; what waits is bounded by the follower. */
+  /** Sends items as long as the kernel takes them; what waits is bounded by the stream. */
   #pumpStream(): void {
-    const follower = this.#follower;
-    if (follower === undefined || !this.#isStreaming || this.#isFinishing) return;
+    const stream = this.#stream;
+    if (stream === undefined || !this.#isStreaming || this.#isFinishing) return;
     while (this.#unsent.length === 0) {
-      const region = follower.take();
+      const region = stream.take();
       if (region === undefined) {
-        if (follower.isEnded) this.finish();
+        if (stream.isEnded()) this.finish();
         return;
       }
       this.#send(this.#intake.dialect === "native" ? frameLines(region) : region);

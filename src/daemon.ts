@@ -1,64 +1,38 @@
 // The daemon's composition root: options, wiring, signals, the order of shutdown.
 //
-//   start:  options → lock → folder for instance sockets → UDP → control socket → "listening"
-//   end:    no new control connections → instances stop → telemetry is handed over → sockets and
-//           folder are removed → the log is written out
+//   start:  options → lock → state → guard → what a killed daemon left is ended → UDP → control
+//           socket → instances and links of before → "listening"
+//   end:    no new control connections → instances stop → telemetry is handed over → state is
+//           closed → sockets and folder are removed → the log is written out
 
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
-import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
-import { parseArgs } from "node:util";
+import { join } from "node:path";
 
-import {
-  type Address,
-  formatAddress,
-  parseAddress,
-  parseTcpAddress,
-  socketPathFault,
-  type TcpAddress,
-} from "./address.ts";
-import { VERSION } from "./cli/version.ts";
-import { defaultControlAddress } from "./client.ts";
+import { type Address, formatAddress, type TcpAddress } from "./address.ts";
+import { openCgroups } from "./cgroup.ts";
+import { claimSocket, instanceSocketPath, takeInstanceFolder } from "./claim.ts";
 import { ControlServer } from "./control.ts";
 import { bindDatagram, type DatagramSocket } from "./datagram.ts";
-import { messageChain, OrchestratorError, systemCode } from "./errors.ts";
-import {
-  type FileLock,
-  isListening,
-  isOtherFile,
-  isSignalIgnored,
-  LineWriter,
-  makePrivateFolder,
-  type OwnFolder,
-  takeFolder,
-  tryLock,
-} from "./files.ts";
+import { messageChain, OrchestratorError } from "./errors.ts";
+import { isSignalIgnored, LineWriter, makePrivateFolder } from "./files.ts";
+import { Guard } from "./guard.ts";
 import { Histories } from "./history.ts";
-import { type Host, systemHost, wallClock } from "./host.ts";
-import { FLUSH_MS, MAX_FRAME_BYTES } from "./limits.ts";
-import { Log, parseLogFilter } from "./log.ts";
-import { parseSize } from "./model.ts";
+import { type Host, systemHost } from "./host.ts";
+import { FLUSH_MS, KILL_WAIT_MS } from "./limits.ts";
+import { Log, parseLogFilter, type TargetLog } from "./log.ts";
+import { openNotifier } from "./notify.ts";
+import { type DaemonOptions, parseDaemonOptions } from "./options.ts";
 import { Orchestrator } from "./orchestrator.ts";
-import { connect, DISCARD, listen, type Listener } from "./socket.ts";
+import { bootId } from "./processes.ts";
+import type { StoredInstance } from "./records.ts";
+import { recover } from "./recovery.ts";
+import { connect, listen, type Listener } from "./socket.ts";
+import { ephemeralState, openState, type State, stateFolders } from "./state.ts";
+import type { Store } from "./store.ts";
+import { formatProcesses } from "./tree.ts";
 import { TelemetryExporter } from "./telemetry.ts";
-
-/** What a daemon is started with. */
-export interface DaemonOptions {
-  readonly control: Address;
-  /** Where other orchestrators send to; without it no link leads to another orchestrator. */
-  readonly ipc?: TcpAddress | undefined;
-  readonly telemetry?: TcpAddress | undefined;
-  /** What the queues of all links together may hold. */
-  readonly maxQueueBytes?: number | undefined;
-  /** Log filter directives. */
-  readonly log: string;
-  /** The environment that instances inherit, less what is the orchestrator's own. */
-  readonly env: Readonly<Record<string, string | undefined>>;
-  /** Takes each line of the log, without a newline. */
-  readonly writeLog: (line: string) => void;
-}
 
 /** A running daemon. */
 export interface Daemon {
@@ -71,99 +45,18 @@ export interface Daemon {
   kill(): void;
 }
 
-const USAGE = `Usage: veecle-orchestrator daemon [options]      (from source: bun run daemon [options])
-
-Examples:
-  veecle-orchestrator daemon
-  veecle-orchestrator daemon --control-socket ./orchestrator.socket
-  veecle-orchestrator daemon --control-socket 127.0.0.1:2660 --ipc-socket 127.0.0.1:2661
-
-Options:
-  --control-socket PATH|HOST:PORT  where the CLI connects
-                                   (VEECLE_ORCHESTRATOR_SOCKET; default $XDG_RUNTIME_DIR/veecle-orchestrator.socket)
-  --ipc-socket HOST:PORT           UDP: messages from and to other orchestrators
-  --telemetry-socket HOST:PORT     TCP: where telemetry of instances goes (VEECLE_TELEMETRY_SOCKET)
-  --max-queue SIZE                 what the queues of all links together may hold (256MiB)
-  -h, --help                       print this page
-  -V, --version                    print the version
-
-Environment:
-  VEECLE_ORCHESTRATOR_LOG          log filter directives: info (default), debug, router=trace,warn, off
-`;
-
-/** Variables that are the orchestrator's own: no instance inherits them. */
-const OWN_VARIABLE =
-  /^(VEECLE_ORCHESTRATOR_.*|VEECLE_TELEMETRY_SOCKET|VEECLE_IPC_SOCKET|VEECLE_RUNTIME_ID)$/;
-
-/**
- * Reads the command line and the environment.
- * @returns the options, or a text to print instead of running
- * @throws `misuse`, naming the option
- */
-export function parseDaemonOptions(
-  argv: readonly string[],
-  env: Readonly<Record<string, string | undefined>>,
-): Omit<DaemonOptions, "writeLog"> | string {
-  let values: Record<string, string | boolean | undefined>;
-  try {
-    ({ values } = parseArgs({
-      args: [...argv],
-      options: {
-        "control-socket": { type: "string" },
-        "ipc-socket": { type: "string" },
-        "telemetry-socket": { type: "string" },
-        "max-queue": { type: "string" },
-        help: { type: "boolean", short: "h" },
-        version: { type: "boolean", short: "V" },
-      },
-    }));
-  } catch (error) {
-    throw new OrchestratorError("misuse", `Cannot start: ${(error as Error).message}`, {
-      hint: "--help prints all options",
-    });
-  }
-  if (values["help"] === true) return USAGE;
-  if (values["version"] === true) return `veecle-orchestrator ${VERSION}\n`;
-  const text = (key: string, variable?: string): string | undefined => {
-    const value = values[key] ?? (variable === undefined ? undefined : env[variable]);
-    return typeof value === "string" && value !== "" ? value : undefined;
-  };
-  const control = text("control-socket", "VEECLE_ORCHESTRATOR_SOCKET");
-  const ipc = text("ipc-socket");
-  const telemetry = text("telemetry-socket", "VEECLE_TELEMETRY_SOCKET");
-  const maxQueue = text("max-queue");
-  const maxQueueBytes = maxQueue === undefined ? undefined : parseSize(maxQueue);
-  if (maxQueue !== undefined && (maxQueueBytes === undefined || maxQueueBytes < MAX_FRAME_BYTES)) {
-    throw new OrchestratorError(
-      "misuse",
-      `Cannot use ${JSON.stringify(maxQueue)} as --max-queue: it is not a size of at least 1MiB`,
-    );
-  }
-  const log = env["VEECLE_ORCHESTRATOR_LOG"] ?? "";
-  parseLogFilter(log);
-  return {
-    control: control === undefined ? defaultControlAddress(env) : parseAddress(control),
-    ipc: ipc === undefined ? undefined : parseTcpAddress(ipc),
-    telemetry: telemetry === undefined ? undefined : parseTcpAddress(telemetry),
-    maxQueueBytes,
-    log,
-    env,
-  };
-}
-
 /**
  * Starts a daemon in this process.
  * @throws the first thing that stands in the way, with everything else undone
  */
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
-  const now = wallClock();
-  const log = new Log(parseLogFilter(options.log), options.writeLog, now);
-  const daemonLog = log.target("daemon");
   const onFault = (error: unknown): void => {
     const stack = error instanceof Error ? error.stack : undefined;
     daemonLog.error("run", `defect: ${messageChain(error).join(": ")}`, { stack });
   };
   const host = systemHost(onFault);
+  const log = new Log(parseLogFilter(options.log), options.writeLog, host.wallMs);
+  const daemonLog = log.target("daemon");
   const undo: (() => void)[] = [];
   try {
     const lock =
@@ -173,6 +66,20 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     if (lock !== undefined) undo.push(() => lock.release());
     const folder = takeInstanceFolder(options);
     undo.push(() => folder.remove());
+    const state = openMemory(options, folder.path, daemonLog);
+    undo.push(() => state.close());
+    const runId = newRunId();
+    const cgroups = openCgroups(runId);
+    undo.push(() => cgroups?.remove());
+    const guard = new Guard({
+      runId,
+      cgroup: cgroups?.path,
+      log: log.target("guard"),
+      searchPath: options.env["PATH"],
+    });
+    undo.push(() => guard.close());
+    const { instances, links } = state.store.load();
+    const before = await takeOver(state.store, instances, runId, host, daemonLog);
     const telemetry =
       options.telemetry === undefined
         ? undefined
@@ -183,9 +90,11 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
             log: log.target("telemetry"),
           });
     let sockets = 0;
+    let runs = 0;
     const orchestrator = new Orchestrator({
       host,
       log,
+      state,
       env: inheritedEnvironment(options.env),
       openSocket: (id, accept) => {
         const path = instanceSocketPath(folder.path, id, sockets++);
@@ -193,10 +102,15 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
         return { path, close: () => listener.stop() };
       },
       telemetry,
-      histories: openHistories(join(folder.path, "output"), log, host, now),
+      histories: openHistories(options, join(state.folder, "output"), log, host),
       maxQueueBytes: options.maxQueueBytes,
+      guard,
+      newMark: () => `${runId}.${++runs}`,
+      newCgroup: (mark) => cgroups?.make(mark),
+      random: Math.random,
       onFault,
     });
+    orchestrator.journal.record("daemon_started", undefined, { pid: process.pid, before });
     const socket = await bindPeers(options.ipc, orchestrator, onFault);
     if (socket !== undefined) {
       undo.push(() => socket.close());
@@ -206,9 +120,10 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     }
     const server = new ControlServer({
       orchestrator,
+      binaries: state.binaries,
       log: log.target("control"),
-      folder: folder.path,
       after: host.after,
+      now: host.now,
       onFault,
     });
     const listener: Listener = listen(
@@ -217,16 +132,28 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       onFault,
     );
     undo.push(() => listener.stop());
+    // Nothing may fail from here on: what is started would outlive us. Nobody is served before.
+    orchestrator.restore(instances, links);
     log.target("control").info("run", "listening", { socket: formatAddress(listener.address) });
+    if (state.isKept) daemonLog.info("run", "keeping state", { folder: state.folder });
+    else daemonLog.info("run", "keeping no state after the end");
+    const notifier = await openNotifier(options.env, daemonLog);
+    notifier?.ready();
     let ending: Promise<void> | undefined;
     const end = async (): Promise<void> => {
+      notifier?.stopping();
       listener.stop();
       await orchestrator.shutDown();
+      orchestrator.journal.record("daemon_stopped", undefined, { pid: process.pid });
       await telemetry?.close(FLUSH_MS);
       server.close();
       socket?.close();
+      guard.close();
+      cgroups?.remove();
+      closeMemory(state, daemonLog);
       folder.remove();
       lock?.release();
+      notifier?.close();
       daemonLog.info("run", "stopped");
     };
     return {
@@ -236,6 +163,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       kill: () => {
         orchestrator.kill();
         listener.stop();
+        closeMemory(state, daemonLog);
         folder.remove();
         lock?.release();
       },
@@ -246,71 +174,95 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   }
 }
 
+/** What tells the runs of this daemon from those of every other one. */
+function newRunId(): string {
+  return crypto.randomUUID().replaceAll("-", "").slice(0, 16);
+}
+
 /**
- * Makes sure that nobody else serves a path: takes its lock, then asks who answers there.
- * @throws `already_exists`, `permission_denied` or `io`
+ * The state of before, or an empty one. Where the place was not asked for and cannot be had, the
+ * daemon runs without a memory, and says so: it is of use all the same.
+ * @throws `already_exists`, `permission_denied`, `state_unusable` or `io`
  */
-async function claimSocket(path: string, env: DaemonOptions["env"]): Promise<FileLock> {
-  const folder = dirname(path);
-  const { TMPDIR } = env;
-  if (folder === dirname(formatAddress(defaultControlAddress({ TMPDIR })))) {
-    makePrivateFolder(folder);
+function openMemory(options: DaemonOptions, runtimeFolder: string, log: TargetLog): State {
+  const { control, env, ephemeral, stateDir } = options;
+  if (ephemeral === true) return ephemeralState(runtimeFolder);
+  if (stateDir !== undefined) return openState([stateDir]);
+  if (control.kind === "tcp" && control.port === 0) {
+    log.info("run", "remembering nothing: the port is another one next time", {
+      hint: "--state-dir DIR",
+    });
+    return ephemeralState(runtimeFolder);
   }
-  const lock = tryLock(`${path}.lock`);
-  const refuse = (
-    reason: string,
-    hint: string = "stop the other one, or give this one its own --control-socket",
-  ): OrchestratorError =>
-    new OrchestratorError("already_exists", `Cannot listen on ${path}: ${reason}`, { hint });
-  if (lock === undefined) throw refuse("another daemon serves it");
   try {
-    if (isOtherFile(path)) {
-      throw refuse("a file that is not a socket stands there", "choose another --control-socket");
+    return openState(stateFolders(control, env));
+  } catch (error) {
+    const isPlace =
+      error instanceof OrchestratorError && (error.code === "misuse" || error.code === "io");
+    if (!isPlace || hasState(control, env)) throw error;
+    log.warn("run", "remembering nothing: the state has no place", {
+      error: messageChain(error).join(": "),
+      hint: "--state-dir DIR",
+    });
+    return ephemeralState(runtimeFolder);
+  }
+}
+
+/** Whether there is something to remember: it is not passed over. */
+function hasState(control: Address, env: DaemonOptions["env"]): boolean {
+  try {
+    return existsSync(join(stateFolders(control, env).at(-1) as string, "state.db"));
+  } catch {
+    return false; // the environment names no place
+  }
+}
+
+/**
+ * Ends what a killed daemon has left, before anything is started again.
+ * @returns how the one before has ended
+ */
+async function takeOver(
+  store: Store,
+  instances: readonly StoredInstance[],
+  runId: string,
+  host: Host,
+  log: TargetLog,
+): Promise<"none" | "stopped" | "killed"> {
+  const former = store.get("run_id");
+  const wasStopped = store.get("ended") === "stopped";
+  if (former !== undefined && !wasStopped) {
+    const runs = instances.flatMap(({ run }) => run ?? []);
+    const left = await recover(host, { runId: former, runs, bootId: bootId() }, KILL_WAIT_MS);
+    if (left.length > 0) {
+      log.error("run", "cannot end what the daemon of before has started", {
+        left: formatProcesses(left),
+      });
     }
-    if (await isServed(path)) throw refuse("another program serves it");
-    return lock;
-  } catch (error) {
-    lock.release();
-    throw error;
   }
+  store.set("run_id", runId);
+  store.set("ended", "no");
+  store.commit();
+  return former === undefined ? "none" : wasStopped ? "stopped" : "killed";
 }
 
-/** Whether anybody listens on a path; a socket that nobody serves, or that is not there, refuses. */
-async function isServed(path: string): Promise<boolean> {
+function closeMemory(state: State, log: TargetLog): void {
   try {
-    const connection = await connect(
-      { kind: "unix", path },
-      () => DISCARD,
-      () => {},
-    );
-    connection.close();
-    return true;
+    state.store.set("ended", "stopped");
+    state.close();
   } catch (error) {
-    const code = systemCode((error as Error).cause);
-    if (code === "ECONNREFUSED") return isListening(path);
-    return code !== "ENOENT";
+    log.error("run", "cannot write the state", { error: messageChain(error).join(": ") });
   }
 }
 
-/** A folder for the sockets and uploads of this daemon's instances. */
-function takeInstanceFolder(options: DaemonOptions): OwnFolder {
-  const control = formatAddress(options.control);
-  const hash = new Bun.CryptoHasher("sha256").update(control).digest("hex").slice(0, 8);
-  const bases = [options.env["XDG_RUNTIME_DIR"], options.env["TMPDIR"], tmpdir(), "/tmp"];
-  const user = process.getuid?.() ?? 0;
-  return takeFolder(
-    bases.filter((base): base is string => base?.startsWith("/") === true),
-    `veecle-orchestrator-${user}-${hash}`,
-    (path) => socketPathFault(join(path, "1000000.socket.999")) === undefined,
-  );
-}
-
-/** What instances print goes to files in a folder of its own. */
-function openHistories(folder: string, log: Log, host: Host, now: () => number): Histories {
+/** What instances print goes to files beside the rest of the state. */
+function openHistories(options: DaemonOptions, folder: string, log: Log, host: Host): Histories {
   makePrivateFolder(folder);
   const outputLog = log.target("output");
+  const { outputFiles, outputFileBytes } = options;
   return new Histories({
     folder,
+    files: outputFiles,
+    fileBytes: outputFileBytes,
     onTrouble: (id, fault) => {
       if (fault === undefined) {
         outputLog.info("run", "writing the output of an instance to disk again", { id });
@@ -321,15 +273,9 @@ function openHistories(folder: string, log: Log, host: Host, now: () => number):
         error: messageChain(fault).join(": "),
       });
     },
-    now,
+    now: host.wallMs,
     after: host.after,
   });
-}
-
-/** Named by the instance where that is short enough. */
-function instanceSocketPath(folder: string, id: string, number: number): string {
-  const path = join(folder, `${id}.socket`);
-  return socketPathFault(`${path}.999`) === undefined ? path : join(folder, `${number}.socket`);
 }
 
 async function bindPeers(
@@ -357,6 +303,10 @@ async function resolveHost(address: TcpAddress): Promise<string> {
     });
   }
 }
+
+/** Variables that are the orchestrator's own: no instance inherits them. */
+const OWN_VARIABLE =
+  /^(VEECLE_(ORCHESTRATOR_.*|TELEMETRY_SOCKET|IPC_SOCKET|RUNTIME_ID|RUNTIME_RUN)|NOTIFY_SOCKET|WATCHDOG_(USEC|PID))$/;
 
 function inheritedEnvironment(
   env: Readonly<Record<string, string | undefined>>,

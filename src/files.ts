@@ -1,7 +1,6 @@
 // A door: locks, private folders, uploaded binaries, and the log on standard error.
 
 import { Database } from "bun:sqlite";
-import { createHash } from "node:crypto";
 import {
   chmodSync,
   closeSync,
@@ -17,7 +16,6 @@ import {
   statSync,
   writeSync,
 } from "node:fs";
-import { type FileHandle, open } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 
 import { OrchestratorError, systemCode } from "./errors.ts";
@@ -210,59 +208,6 @@ function removeFolder(path: string): void {
       if (isLast || systemCode(error) !== "ENOTEMPTY") throw error;
     }
   }
-}
-
-/** A binary that is being uploaded: a file that only its owner may read, hashed on the way. */
-export class Upload {
-  readonly path: string;
-  readonly #file: FileHandle;
-  readonly #hash = createHash("sha256");
-  #isClosed = false;
-
-  private constructor(path: string, file: FileHandle) {
-    this.path = path;
-    this.#file = file;
-  }
-
-  /** @throws the system's error */
-  static async create(folder: string, name: string): Promise<Upload> {
-    const path = join(folder, name);
-    const { O_CREAT, O_EXCL, O_WRONLY, O_NOFOLLOW } = constants;
-    return new Upload(path, await open(path, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o600));
-  }
-
-  /** Appends bytes. @throws the system's error, such as ENOSPC */
-  async write(bytes: Uint8Array): Promise<void> {
-    this.#hash.update(bytes);
-    for (let at = 0; at < bytes.length;) {
-      const { bytesWritten } = await this.#file.write(bytes, at, bytes.length - at);
-      at += bytesWritten;
-    }
-  }
-
-  /** Makes the file durable and executable; returns its SHA-256 in hexadecimal. */
-  async finish(): Promise<string> {
-    await this.#file.sync();
-    await this.#file.chmod(0o500);
-    await this.#close();
-    return this.#hash.digest("hex");
-  }
-
-  /** Removes the file. */
-  async discard(): Promise<void> {
-    await this.#close();
-    removeFile(this.path);
-  }
-
-  async #close(): Promise<void> {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    await this.#file.close();
-  }
-}
-
-export function removeFile(path: string): void {
-  rmSync(path, { force: true });
 }
 
 /** Whether somebody else's file stands at a path where we want a socket. */

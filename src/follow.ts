@@ -1,9 +1,11 @@
-// The lines of a followed stream between the connection they arrive on and whoever takes them.
+// The items of a stream between the connection they arrive on and whoever takes them.
 //
 // Pure: owns lines that nobody has taken yet and asks for a pause of the connection when they become
 // too many. `client.ts` feeds it.
 
+import type { Address } from "./address.ts";
 import { MAX_FOLLOWER_BYTES } from "./limits.ts";
+import { incomprehensible } from "./unanswered.ts";
 
 /** Counted for each line besides its bytes, so that empty lines are bounded too. */
 const LINE_OVERHEAD_BYTES = 4;
@@ -71,5 +73,43 @@ export class Follow implements AsyncIterable<Uint8Array> {
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void, void> {
     for await (const batch of this.batches()) yield* batch;
+  }
+}
+
+/**
+ * A stream whose items are JSON. While nobody takes them, the connection is not read; leaving the
+ * loop ends it. Items of a form that nobody knows end the loop with an error.
+ */
+export class Items<T> implements AsyncIterable<T> {
+  /** Settles when the daemon has accepted or refused. */
+  readonly ready: Promise<void>;
+  readonly #follow: Follow;
+  readonly #isItem: (value: unknown) => value is T;
+  readonly #address: Address;
+
+  constructor(follow: Follow, isItem: (value: unknown) => value is T, address: Address) {
+    this.ready = follow.ready;
+    this.#follow = follow;
+    this.#isItem = isItem;
+    this.#address = address;
+  }
+
+  /** All items that have arrived since the last batch, at least one. */
+  async *batches(): AsyncGenerator<readonly T[], void, void> {
+    for await (const batch of this.#follow.batches()) yield batch.map((body) => this.#decode(body));
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<T, void, void> {
+    for await (const batch of this.batches()) yield* batch;
+  }
+
+  #decode(body: Uint8Array): T {
+    try {
+      const value: unknown = JSON.parse(Buffer.from(body).toString());
+      if (this.#isItem(value)) return value;
+    } catch (error) {
+      throw incomprehensible(this.#address, error);
+    }
+    throw incomprehensible(this.#address, new Error("an item of a stream has an unknown form"));
   }
 }

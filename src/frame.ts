@@ -166,11 +166,16 @@ class Unfinished {
 }
 
 /** One frame with `body` (text as UTF-8) behind its prefix. */
-export function encodeFrame(body: string | Uint8Array): Buffer {
-  const size = typeof body === "string" ? Buffer.byteLength(body) : body.length;
+export function encodeFrame(body: string | Uint8Array | readonly Uint8Array[]): Buffer {
+  if (typeof body !== "string") {
+    const pieces = body instanceof Uint8Array ? [body] : body;
+    const frame = Buffer.concat([Buffer.alloc(PREFIX_BYTES), ...pieces]);
+    frame.writeUInt32BE(frame.length - PREFIX_BYTES, 0);
+    return frame;
+  }
+  const size = Buffer.byteLength(body);
   const frame = Buffer.allocUnsafe(PREFIX_BYTES + size);
   frame.writeUInt32BE(size, 0);
-  if (typeof body === "string") frame.write(body, PREFIX_BYTES);
-  else frame.set(body, PREFIX_BYTES);
+  frame.write(body, PREFIX_BYTES);
   return frame;
 }

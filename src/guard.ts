@@ -46,14 +46,14 @@ export class Guard {
 
   /** From now on the session of this process ends with the daemon. */
   add(pid: number, startTicks: number): void {
-    this.remove(pid); // its number went from one of ours to another
+    this.#forget(pid); // its number went from one of ours to another
     this.#groups.set(pid, startTicks);
     this.#send(`+ ${pid} ${startTicks}\n`);
   }
 
-  /** Nothing is left of it: its number may go to somebody else. */
-  remove(pid: number): void {
-    if (this.#groups.delete(pid)) this.#send(`- ${pid}\n`);
+  /** Nothing is left of it: its number may go to somebody else, or has gone to another of ours. */
+  remove(pid: number, startTicks: number): void {
+    if (this.#groups.get(pid) === startTicks) this.#forget(pid);
   }
 
   /** Ends the guard, which ends nobody then. */
@@ -62,6 +62,10 @@ export class Guard {
     clearTimeout(this.#retry);
     this.#send("q\n");
     this.#hangUp();
+  }
+
+  #forget(pid: number): void {
+    if (this.#groups.delete(pid)) this.#send(`- ${pid}\n`);
   }
 
   #start(): void {

@@ -4,7 +4,7 @@
 // its session are its pid. The process table is `processes.ts`; here it is part of what a supervisor
 // needs of a system.
 
-import { accessSync, constants, readdirSync, readFileSync, statSync } from "node:fs";
+import { accessSync, constants, statSync } from "node:fs";
 import { setPriority } from "node:os";
 
 import { OrchestratorError, systemCode } from "./errors.ts";
@@ -66,12 +66,12 @@ export interface Host {
   snapshot(): Promise<readonly ProcessEntry[]>;
   /** What a process uses, if it is still the one that was seen. */
   resources(process: ProcessIdentity): Resources | undefined;
-  /** The processes of a group that are more than a zombie. */
-  groupMembers(pgid: number): number[];
   /** @throws the system's error */
   setPriority(pid: number, nice: number): void;
   /** Milliseconds on a clock that is never set. */
   now(): number;
+  /** Milliseconds since the epoch, with a fraction. */
+  wallMs(): number;
   /** Calls back once, with 0 in the next turn of the event loop; the returned function cancels. */
   after(ms: number, action: () => void): () => void;
 }
@@ -86,9 +86,9 @@ export function systemHost(onFault: (error: unknown) => void): Host {
     readProcess,
     snapshot: () => table.snapshot(),
     resources: readResources,
-    groupMembers,
     setPriority,
     now: () => performance.now(),
+    wallMs: wallClock(),
     after: (ms, action) => {
       const guarded = (): void => {
         try {
@@ -113,7 +113,11 @@ function spawn(request: SpawnRequest, onFault: (error: unknown) => void): Spawne
   if (cwd !== undefined) checkFolder(cwd, request.path);
   let isStarted = false;
   let early: Exit | undefined;
+  let hasEnded = false;
+  let isRead = false;
+  let startTicks: number | undefined;
   const exited = (exit: Exit): void => {
+    hasEnded = true;
     if (!isStarted) early = exit;
     else request.onExit(exit);
   };
@@ -150,7 +154,12 @@ function spawn(request: SpawnRequest, onFault: (error: unknown) => void): Spawne
   Promise.all(pumps).then(() => request.onOutputEnd(), onFault);
   return {
     pid: child.pid,
-    startTicks: startOf(child.pid),
+    get startTicks() {
+      // Later than at once, when the process has left the system's locks of a start.
+      if (!isRead && !hasEnded) startTicks = startOf(child.pid);
+      isRead = true;
+      return startTicks;
+    },
     releaseOutput: () => {
       for (const reader of readers) reader.cancel().catch(onFault);
     },
@@ -244,31 +253,6 @@ function signalGroup(pgid: number, signal: NodeJS.Signals | 0): boolean {
   } catch (error) {
     if (systemCode(error) === "ESRCH") return false;
     throw error;
-  }
-}
-
-function groupMembers(pgid: number): number[] {
-  try {
-    process.kill(-pgid, 0);
-  } catch (error) {
-    if (systemCode(error) === "ESRCH") return [];
-  }
-  const members: number[] = [];
-  for (const name of readdirSync("/proc")) {
-    if (!/^[0-9]+$/.test(name)) continue;
-    const stat = readProcessStat(name);
-    // After the command in parentheses: state, parent, process group.
-    const [state, , group] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    if (Number(group) === pgid && state !== "Z" && state !== "X") members.push(Number(name));
-  }
-  return members;
-}
-
-function readProcessStat(pid: string): string {
-  try {
-    return readFileSync(`/proc/${pid}/stat`, "utf8");
-  } catch {
-    return ""; // it ended between the two looks
   }
 }
 

@@ -59,6 +59,11 @@ export class Intake {
     return this.#dialect;
   }
 
+  /** Whether the next item is there already. */
+  get isReady(): boolean {
+    return this.#items.length > 0;
+  }
+
   /** Takes bytes; false if the first one belongs to no dialect. */
   push(chunk: Buffer): boolean {
     if (this.#isEnded) return true;

@@ -102,10 +102,6 @@ export const MIN_SPOOL_BYTES: number = 64 * KIB;
 /** Counted for each record that waits, besides its bytes, so that tiny ones are bounded too. */
 export const RECORD_OVERHEAD_BYTES = 512;
 
-/** So much output is written at once; less waits a moment for more. A write costs as much as 1,000 lines. */
-export const SPOOL_WRITE_BYTES: number = 256 * KIB;
-export const SPOOL_LINGER_MS = 5;
-
 /** How long a child may be held up by a slow disk, less what a timer may be late: 100 ms are promised. */
 export const SPOOL_PATIENCE_MS = 75;
 
@@ -153,9 +149,6 @@ export const MAX_LOG_TEXT = 4_096;
 /** Causes whose log lines are limited one by one; further ones share a limit. */
 export const MAX_LOG_CAUSES = 64;
 
-/** Client: time to the answer of a request that ends processes, if the daemon answers others. */
-export const STOP_ANSWER_MS: number = STOP_GRACE_MS + KILL_WAIT_MS + ANSWER_TIMEOUT_MS;
-
 /** Client: body of one frame of an upload; a few of them fill a socket's buffer. */
 export const UPLOAD_CHUNK_BYTES: number = 256 * KIB;
 
@@ -174,8 +167,14 @@ export const LOG_RETRY_MS = 50;
 /** Text of an error to an instance: with every character escaped it still fits into a Veecle line. */
 export const MAX_CONTROL_ERROR = 320;
 
-/** Reading from one instance in one turn of the event loop: a round trip of others waits twice for it. */
+/** Reading from one instance in one turn of the event loop, while it sends alone. */
 export const READ_TURN_MS = 0.25;
+
+/** The same while others send too: a round trip of theirs waits twice for it, and for the writing. */
+export const SHARED_READ_TURN_MS = 0.06;
+
+/** After somebody else has sent something, how long an instance does not count as sending alone. */
+export const SHARED_TURNS_MS = 10;
 
 /** What is read in one turn in any case; the least that is worth one. */
 export const MIN_SLICE_BYTES: number = 2 * KIB;
@@ -205,7 +204,7 @@ export const RESTART_MAX_DELAY_MS = 30_000;
 /** By how much a pause before a restart varies, so that what failed together does not return together. */
 export const RESTART_JITTER = 0.25;
 
-/** So many restarts within this time, and an instance has failed: it needs somebody to look at it. */
+/** So many runs that end within this time, and an instance has failed: somebody has to look at it. */
 export const MAX_RESTARTS = 10;
 export const RESTART_WINDOW_MS = 60_000;
 
@@ -214,6 +213,61 @@ export const RESTART_RESET_MS = 10_000;
 
 /** Longest grace of a stop: a program that needs more is being operated on, not stopped. */
 export const MAX_STOP_GRACE_MS = 600_000;
+
+/** Events or lines of output that one request may ask for; more is asked for by time. */
+export const MAX_QUERY_ITEMS = 1_000_000;
+
+/** After a process has ended, until what has left its group is looked for; many exits share a look. */
+export const SWEEP_WAIT_MS = 1_000;
+
+/** Pause between two looks through all processes for what is left of one that is being stopped. */
+export const STRAY_POLL_MS = 100;
+
+/** From a change that nobody waits for to its commit: many share one, and few are lost by a crash. */
+export const COMMIT_WAIT_MS = 20;
+
+/** Until a commit that failed is tried again: a full disk is noticed to have room within a second. */
+export const COMMIT_RETRY_MS = 500;
+
+/** Requests of one connection that came together are carried out in one turn of the event loop so long. */
+export const CONTROL_TURN_MS = 5;
+
+/** Answers of one connection that wait for a commit: beyond it a commit saves nothing more. */
+export const MAX_HELD_ANSWERS = 128;
+
+/** Most files of output that may be asked for. */
+export const MAX_OUTPUT_FILES = 99;
+
+/** What of the process table is read in one turn of the event loop: about a hundred processes. */
+export const TABLE_SLICE_MS = 2;
+
+/** A younger process may be about to run its program: what its environment says is not kept. */
+export const YOUNG_PROCESS_MS = 1_000;
+
+/** Looks at /proc within one snapshot, each for what the last one was too early for. */
+export const MAX_TABLE_LOOKS = 4;
+
+/** How long the number of a group without its leader is trusted: numbers do not come round so soon. */
+export const HELD_NUMBER_MS = 200;
+
+/** While a tree is frozen, looks for what was forked meanwhile; after these, what is found is killed. */
+export const MAX_FREEZE_LOOKS = 8;
+
+/** Processes that a message names; the rest is counted. */
+export const MAX_NAMED_PROCESSES = 10;
+
+/** A guard that ended after this long was well: another one takes its place at once. */
+export const GUARD_LASTED_MS = 1_000;
+
+/** Pause before a guard that ended earlier is replaced; doubles up to the maximum. */
+export const GUARD_RETRY_MS = 100;
+export const GUARD_RETRY_MAX_MS = 60_000;
+
+/** What a guard has not read; a guard that is stopped is replaced. A thousand starts fit in it. */
+export const MAX_GUARD_BACKLOG_BYTES: number = 64 * KIB;
+
+/** At a start, time for what a killed daemon left behind to be gone. */
+export const RECOVERY_MS = 2_000;
 
 /** Events in the state: weeks of a quiet daemon, and read whole within some milliseconds. */
 export const MAX_EVENTS = 10_000;
@@ -243,37 +297,6 @@ export const FILE_CLOCK_MS = 50;
 
 /** The state in all: twice what the most instances, links and events with the longest settings need. */
 export const MAX_STATE_BYTES: number = 512 * MIB;
-
-/** What of the process table is read in one turn of the event loop: about a hundred processes. */
-export const TABLE_SLICE_MS = 2;
-
-/** A younger process may be about to run its program: what its environment says is not kept. */
-export const YOUNG_PROCESS_MS = 1_000;
-
-/** Looks at /proc within one snapshot, each for what the last one was too early for. */
-export const MAX_TABLE_LOOKS = 4;
-
-/** Times that a snapshot waits a millisecond for processes that are just changing their program. */
-export const MAX_EXEC_WAITS = 10;
-
-/** While a tree is frozen, looks for what was forked meanwhile; after these, what is found is killed. */
-export const MAX_FREEZE_LOOKS = 8;
-
-/** Processes that a message names; the rest is counted. */
-export const MAX_NAMED_PROCESSES = 10;
-
-/** A guard that ended after this long was well: another one takes its place at once. */
-export const GUARD_LASTED_MS = 1_000;
-
-/** Pause before a guard that ended earlier is replaced; doubles up to the maximum. */
-export const GUARD_RETRY_MS = 100;
-export const GUARD_RETRY_MAX_MS = 60_000;
-
-/** What a guard has not read; a guard that is stopped is replaced. A thousand starts fit in it. */
-export const MAX_GUARD_BACKLOG_BYTES: number = 64 * KIB;
-
-/** At a start, time for what a killed daemon left behind to be gone. */
-export const RECOVERY_MS = 2_000;
 
 /** One file of a manifest, in characters. As many instances and links as are allowed take half of it. */
 export const MAX_MANIFEST_LENGTH: number = 1 * MIB;

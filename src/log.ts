@@ -28,6 +28,7 @@ export const LOG_TARGETS: readonly string[] = [
   "guard",
   "host",
   "lifecycle",
+  "memory",
   "notify",
   "orchestrator",
   "outbox",
@@ -295,8 +296,10 @@ export class QuietLog {
     if (admitted !== undefined) this.#log.warn(spans, admitted, fields);
   }
 
-  info(cause: string, spans: string, message: string, fields?: LogFields): void {
+  /** Returns whether this one was not too much. */
+  info(cause: string, spans: string, message: string, fields?: LogFields): boolean {
     const admitted = this.#limited.admit(cause, message, this.#now());
     if (admitted !== undefined) this.#log.info(spans, admitted, fields);
+    return admitted !== undefined;
   }
 }

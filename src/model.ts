@@ -109,6 +109,12 @@ export function parseSize(text: string): number | undefined {
   return match === null ? undefined : Number(match[1]) * (UNITS[match[2] as string] as number);
 }
 
+/** The spelling of a size that `parseSize` reads back, in its largest whole unit. */
+export function formatSize(bytes: number): string {
+  const unit = ["GiB", "MiB", "KiB"].find((name) => bytes % (UNITS[name] as number) === 0) ?? "B";
+  return `${bytes / (UNITS[unit] as number)}${unit}`;
+}
+
 /** Reads the bound of a queue, a size or a number of messages (`100`), or returns undefined. */
 export function parseQueueBound(
   text: string,
@@ -124,11 +130,7 @@ export function parseQueueBound(
 /** The spelling of a queue's bound that `parseQueueBound` reads back. */
 export function formatQueueBound({ maxBytes, maxMessages }: LinkSettings): string {
   if (Number.isFinite(maxMessages)) return String(maxMessages);
-  for (const unit of ["MiB", "KiB"]) {
-    const size = maxBytes / (UNITS[unit] as number);
-    if (Number.isInteger(size)) return `${size}${unit}`;
-  }
-  return `${maxBytes}B`;
+  return formatSize(maxBytes);
 }
 
 /** How the process of an instance ended. Exactly one of code and signal is set. */
@@ -139,4 +141,9 @@ export interface Exit {
 
 export function formatExit(exit: Exit): string {
   return exit.signal === undefined ? `code ${exit.code ?? 0}` : `signal ${exit.signal}`;
+}
+
+/** An exit as keys of a record: one of `code` and `signal`. */
+export function exitFields({ code, signal }: Exit): { code: number } | { signal: string } {
+  return signal === undefined ? { code: code ?? 0 } : { signal };
 }

@@ -1,283 +1,328 @@
-// The rules that span owners: what a request means for processes, links, sockets and output.
+// The rules that span owners: what a request means for processes, links, sockets, output and memory.
 //
 // The only file that knows all of them. A refusal is thrown here and answered where it came in.
+// A change is made, then written; `memory.ts` takes it back if it cannot be made durable.
 
+import type { Cgroup } from "./cgroup.ts";
 import type { DatagramSocket } from "./datagram.ts";
 import { messageChain, OrchestratorError } from "./errors.ts";
-import { removeFile } from "./files.ts";
-import type { Histories, OutputStorage } from "./history.ts";
+import type { Guard } from "./guard.ts";
+import type { Histories } from "./history.ts";
 import type { Host } from "./host.ts";
-import { FLUSH_MS, LAST_OUTPUT_MS, MAX_INSTANCES, MAX_LINKS } from "./limits.ts";
+import type { Info, ResourcesInfo } from "./info.ts";
+import { Instance } from "./instance.ts";
+import { type Detail, type EventKind, Journal } from "./journal.ts";
+import { FLUSH_MS, LAST_OUTPUT_MS } from "./limits.ts";
+import { Links } from "./links.ts";
 import { type Log, QuietLog } from "./log.ts";
-import { TypeTable } from "./typename.ts";
-import {
-  formatQueueBound,
-  formatTarget,
-  type InstanceId,
-  type LinkKey,
-  type LinkSettings,
-  type LinkTarget,
-  type Priority,
-} from "./model.ts";
+import { type Batch, Memory } from "./memory.ts";
+import { formatTarget, type InstanceId, type Priority } from "./model.ts";
 import { Notices } from "./notices.ts";
-import { Outbox } from "./outbox.ts";
-import { type Follower, Output } from "./output.ts";
-import { PeerReceiver, PeerTarget } from "./peer.ts";
-import { Port } from "./port.ts";
-import type { Info, LinkInfo, RuntimeInfo } from "./protocol.ts";
-import { OutboxPool, type Target } from "./queue.ts";
-import { type Link, Router, Source } from "./router.ts";
-import type { Accept } from "./socket.ts";
-import { Supervisor } from "./supervisor.ts";
-import type { TelemetryExporter } from "./telemetry.ts";
+import type { Follower, Output } from "./output.ts";
+import { PeerReceiver } from "./peer.ts";
+import { Turns } from "./port.ts";
 
-/** A registered instance and what belongs to it. */
-interface Instance {
-  readonly id: InstanceId;
-  readonly path: string;
-  readonly privileged: boolean;
-  /** Whether the file is an upload, which goes when the instance does. */
-  readonly uploaded: boolean;
-  readonly supervisor: Supervisor;
-  readonly port: Port;
-  readonly outbox: Outbox;
-  readonly source: Source;
-  readonly output: Output;
-  readonly storage: OutputStorage | undefined;
-  readonly closeSocket: () => void;
-  isRemoving: boolean;
-}
+import { JsonPieces } from "./protocol.ts";
+import { bootId } from "./processes.ts";
+import { OutboxPool } from "./queue.ts";
+import { Registry, unknownInstance } from "./registry.ts";
+import { Router } from "./router.ts";
+import { DEFAULT_SETTINGS, type InstanceSettings, proposeName } from "./settings.ts";
+import type { Accept } from "./socket.ts";
+import type { StoredInstance, StoredLink } from "./records.ts";
+import type { State } from "./state.ts";
+import type { TelemetryExporter } from "./telemetry.ts";
+import { TypeTable } from "./typename.ts";
 
 /** What the orchestrator is built on; the daemon hands in the real doors. */
 export interface OrchestratorOptions {
   readonly host: Host;
   readonly log: Log;
-  /** The environment that instances get, with the two variables of their own added. */
+  readonly state: Pick<State, "store" | "binaries">;
+  /** The environment that instances get, with the variables of their own added. */
   readonly env: Readonly<Record<string, string>>;
   /** Opens the socket of an instance; `address` goes into its environment. */
   openSocket(id: InstanceId, accept: Accept): { readonly path: string; close(): void };
   readonly telemetry: TelemetryExporter | undefined;
-  /** Where the output of instances is kept; without it, what nobody follows is forgotten. */
-  readonly histories?: Histories | undefined;
+  /** Where the output of instances is kept. */
+  readonly histories: Histories;
   /** What all queues together may hold. */
   readonly maxQueueBytes?: number | undefined;
+  /** Is told of every process, to end it if we cannot. */
+  readonly guard: Pick<Guard, "add" | "remove">;
+  /** A mark that no other run has. */
+  newMark(): string;
+  newCgroup(mark: string): Cgroup | undefined;
+  random(): number;
   readonly onFault: (error: unknown) => void;
 }
+
+const INFO_HEAD = Buffer.from('{"runtimes":{');
 
 /** The instances and links of one daemon. */
 export class Orchestrator {
   readonly #options: OrchestratorOptions;
-  readonly #instances: Map<InstanceId, Instance> = new Map();
+  readonly #instances: Registry = new Registry();
   readonly #router: Router;
   readonly #pool: OutboxPool;
   readonly #notices: Notices;
+  readonly #memory: Memory;
+  readonly #journal: Journal;
   readonly #types: TypeTable = new TypeTable();
-  readonly #peers: Map<string, PeerTarget> = new Map();
-  readonly #quiet: QuietLog;
+  readonly #turns: Turns = new Turns();
+  readonly #links: Links;
+  readonly #bootId: string | undefined = bootId();
   /** What arrives from other orchestrators. */
   readonly receiver: PeerReceiver;
-  #socket: DatagramSocket | undefined;
-  #isEnding = false;
 
   constructor(options: OrchestratorOptions) {
     this.#options = options;
-    this.#quiet = new QuietLog(options.log.target("router"), options.host.now);
+    const { host, log } = options;
+    const { store } = options.state;
+    const quiet = new QuietLog(log.target("router"), host.now);
+    this.#memory = new Memory({
+      store,
+      log: new QuietLog(log.target("memory"), host.now),
+      after: host.after,
+      saveRun: (id) => {
+        const instance = this.#instances.get(id);
+        if (instance !== undefined) store.putStatus(id, instance.status);
+      },
+    });
+    this.#journal = new Journal(this.#memory, host.wallMs, host.after);
     this.#pool = new OutboxPool(options.maxQueueBytes);
     this.#notices = new Notices(
       (id, typeName, notice) => this.#instances.get(id)?.port.notice(typeName, notice),
-      options.host.after,
+      host.after,
     );
     this.#router = new Router((key, reason, count, source) => {
       this.#notices.add(key, reason, count, source);
+      this.#journal.dropped(key, reason, count);
       const to = formatTarget(key.to);
-      this.#quiet.warn(`${reason} ${to}`, "run", "dropped messages", {
+      quiet.warn(`${reason} ${to}`, "run", "dropped messages", {
         reason,
         type: key.typeName,
         to,
         count,
       });
     }, this.#pool);
-    this.receiver = new PeerReceiver(
-      this.#router,
-      new QuietLog(options.log.target("peer"), options.host.now),
-    );
+    this.#links = new Links({
+      router: this.#router,
+      memory: this.#memory,
+      journal: this.#journal,
+      translator: this.#pool.translator,
+      findTarget: (id) => this.#instances.get(id)?.outbox,
+    });
+    this.receiver = new PeerReceiver(this.#router, new QuietLog(log.target("peer"), host.now));
+  }
+
+  /** @throws `already_exists` or `limit_exceeded` if such an instance cannot be added */
+  checkNew(id: InstanceId, name: string | undefined): void {
+    this.#instances.checkNew(id, name);
+  }
+
+  /** What happens, and has happened. */
+  get journal(): Journal {
+    return this.#journal;
+  }
+
+  /** The changes that are not durable yet. */
+  get batch(): Batch {
+    return this.#memory.batch;
+  }
+
+  /** Makes every change durable; a batch that cannot be is undone, and holds the error. */
+  commit(): void {
+    this.#memory.commit();
   }
 
   /** From now on links may lead to other orchestrators. */
   useSocket(socket: DatagramSocket): void {
-    this.#socket = socket;
+    this.#links.useSocket(socket);
+  }
+
+  /** Takes over what the store holds, and starts again what was meant to run. */
+  restore(instances: readonly StoredInstance[], links: readonly StoredLink[]): void {
+    const log = this.#options.log.target("orchestrator");
+    for (const stored of instances) {
+      const instance = this.#open(stored.id, stored.path, stored.binary, stored.settings);
+      if (stored.failed !== null) instance.supervisor.restoreFailure(stored.failed);
+    }
+    for (const { key, settings } of links) {
+      try {
+        this.#links.restore(key, settings);
+      } catch (error) {
+        log.warn("run", "a link of before cannot be made again", {
+          error: messageChain(error).join(": "),
+        });
+      }
+    }
+    this.#collect();
+    this.#options.histories
+      .sweep(new Set(this.#instances.sorted().map(({ id }) => id)))
+      .catch((error: unknown) => this.#options.onFault(error));
+    for (const { id, wanted, priority } of instances) {
+      if (!wanted) continue;
+      const instance = this.#instances.get(id) as Instance;
+      this.#start(id, priority ?? undefined, () => {}).catch((error: unknown) => {
+        const reason = messageChain(error).join(": ");
+        log.error("run", "an instance of before cannot be started again", { id, error: reason });
+        // Not if the daemon is ending already, or somebody has removed it meanwhile.
+        if (this.#instances.isEnding || !this.#instances.holds(instance)) return;
+        if (!instance.isRemoving) instance.supervisor.restoreFailed(reason);
+      });
+    }
+    this.#memory.commit();
   }
 
   /**
-   * Registers an instance and opens its socket. An uploaded file belongs to the instance from then on.
+   * Registers an instance and opens its socket; `path` is where its program is.
    * @throws `already_exists`, `limit_exceeded` or `io`
    */
-  add(id: InstanceId, path: string, privileged: boolean, uploaded: boolean = false): void {
-    this.checkNew(id);
-    const { host, log, env, telemetry, histories } = this.#options;
-    const outbox = new Outbox(this.#pool);
-    const source: Source = new Source(id, (isWaiting) => port.wait(isWaiting));
-    const storage = histories?.open(id);
-    const output = new Output(storage);
-    const port: Port = new Port({
-      id,
-      types: this.#types,
-      router: this.#router,
-      source,
-      outbox,
-      telemetry,
-      quiet: new QuietLog(log.target("port"), host.now),
-      control: privileged
-        ? async (request) => {
-            if (request.kind === "Start") this.start(request.id, request.priority);
-            else await this.stop(request.id);
-          }
-        : undefined,
-      after: host.after,
-      now: host.now,
-    });
-    const socket = this.#options.openSocket(id, (connection) => port.accept(connection));
-    const supervisor = new Supervisor({
-      id,
-      path,
-      env: { ...env, VEECLE_IPC_SOCKET: socket.path, VEECLE_RUNTIME_ID: id },
-      host,
-      log: log.target("supervisor"),
-      output,
-      events: {
-        started: () => {
-          // A connection that is still open belongs to a process of before.
-          port.reset();
-          outbox.open();
-        },
-        exited: () => outbox.close(),
+  add(
+    id: InstanceId,
+    path: string,
+    given: Partial<InstanceSettings>,
+    uploaded?: { readonly hash: string; readonly bytes: number; readonly origin: string },
+  ): void {
+    this.#instances.checkNew(id, given.name);
+    const name = given.name ?? proposeName(uploaded?.origin ?? path, this.#instances.names());
+    const settings = { ...DEFAULT_SETTINGS, ...given, name };
+    const binary = uploaded?.hash ?? null;
+    const instance = this.#open(id, path, binary, settings);
+    this.#memory.change(
+      (store) => store.putInstance({ id, path, binary, settings, ...instance.status }),
+      () => {
+        void this.#discard(instance);
+        // What is undone after this may use its binary again.
+        if (binary !== null) this.#options.host.after(0, () => this.#collect());
       },
-    });
-    this.#instances.set(id, {
-      id,
-      path,
-      privileged,
-      uploaded,
-      supervisor,
-      port,
-      outbox,
-      source,
-      output,
-      storage,
-      closeSocket: () => socket.close(),
-      isRemoving: false,
-    });
+    );
+    if (uploaded !== undefined) this.#record("uploaded", instance, uploaded);
+    this.#record("added", instance, { path });
   }
 
-  /** @throws `already_exists` or `limit_exceeded` if an instance with this id cannot be added */
-  checkNew(id: InstanceId): void {
-    if (this.#isEnding) throw ending(`Cannot add instance "${id}"`);
-    if (this.#instances.has(id)) {
-      throw new OrchestratorError(
-        "already_exists",
-        `Cannot add instance "${id}": an instance with this id is registered already`,
-      );
+  /**
+   * Changes the settings of an instance; a process that runs keeps those it was started with, except
+   * for how it is stopped and started again.
+   * @throws `not_found` or `already_exists`
+   */
+  update(id: InstanceId, path: string | undefined, given: Partial<InstanceSettings>): void {
+    const instance = this.#instances.find(id, "change");
+    if (given.name !== undefined && given.name !== instance.settings.name) {
+      this.#instances.checkName(given.name, `Cannot change instance "${id}"`);
     }
-    if (this.#instances.size >= MAX_INSTANCES) {
-      throw new OrchestratorError(
-        "limit_exceeded",
-        `Cannot add instance "${id}": ${MAX_INSTANCES} are registered, which is the limit; remove one first`,
-      );
-    }
+    const before = [instance.path, instance.binary, instance.settings] as const;
+    if (path !== undefined) [instance.path, instance.binary] = [path, null];
+    instance.settings = { ...instance.settings, ...given };
+    const { settings, binary } = instance;
+    this.#memory.change(
+      (store) =>
+        store.putInstance({ id, path: instance.path, binary, settings, ...instance.status }),
+      () => ([instance.path, instance.binary, instance.settings] = before),
+    );
+    this.#record("updated", instance, { settings: Object.keys(given) });
   }
 
-  /** @throws `not_found`, or `wrong_state` while it runs */
+  /** @throws `not_found`, `wrong_state` while it runs, or `io` if it cannot be remembered */
   remove(id: InstanceId): void {
-    const instance = this.#find(id, "remove");
-    const { state, pid } = instance.supervisor;
+    const instance = this.#instances.find(id, "remove");
     if (instance.isRemoving) {
       throw new OrchestratorError(
         "wrong_state",
         `Cannot remove instance "${id}": it is being removed already`,
       );
     }
-    if (state !== "stopped") {
-      throw new OrchestratorError(
-        "wrong_state",
-        `Cannot remove instance "${id}": it is ${state} (pid ${pid ?? "gone"}); stop it first`,
-      );
-    }
+    instance.supervisor.checkRemove();
+    this.#memory.forget((store) => store.removeInstance(id), `Cannot remove instance "${id}"`);
     void this.#discard(instance);
-  }
-
-  /** @throws `not_found`, `wrong_state` or `cannot_run` */
-  start(id: InstanceId, priority: Priority | undefined): void {
-    const instance = this.#find(id, "start");
-    if (this.#isEnding) throw ending(`Cannot start instance "${id}"`);
-    if (instance.isRemoving) {
-      throw new OrchestratorError(
-        "wrong_state",
-        `Cannot start instance "${id}": it is being removed`,
-      );
-    }
-    instance.supervisor.start(priority);
-  }
-
-  /** @throws `not_found`, `wrong_state` or `stop_failed` */
-  async stop(id: InstanceId): Promise<void> {
-    await this.#find(id, "stop").supervisor.stop();
+    this.#collect();
+    this.#record("removed", instance);
   }
 
   /**
-   * Adds a link; the same one again takes over the settings that are given, and keeps the others.
-   * @throws `not_found`, `not_configured` or `limit_exceeded`
+   * Starts an instance: at once, unless its uploaded program has to be looked at first. Settles with
+   * the batch that makes it durable: the present one may be another by then.
+   * @throws `not_found`, `wrong_state` or `cannot_run`
    */
-  link(key: LinkKey, settings: Partial<LinkSettings> = {}): void {
-    const known = this.#router.findLink(key);
-    if (known !== undefined) {
-      this.#router.addLink(key, known.target, settings);
-      return;
-    }
-    const subject = `Cannot link ${JSON.stringify(key.typeName)} to ${formatTarget(key.to)}`;
-    if (key.from !== undefined && !this.#instances.has(key.from)) {
-      throw unknownInstance(subject, key.from);
-    }
-    if (this.#router.linkCount >= MAX_LINKS) {
-      throw new OrchestratorError(
-        "limit_exceeded",
-        `${subject}: there are ${MAX_LINKS} links, which is the limit; remove one first`,
-      );
-    }
-    this.#router.addLink(key, this.#target(key.to, subject), settings);
+  start(id: InstanceId, priority: Priority | undefined): Promise<Batch> {
+    return this.#start(id, priority, (instance) => instance.supervisor.undoStart());
   }
 
-  /** @throws `not_found` */
-  unlink(key: LinkKey): void {
-    if (this.#router.removeLink(key)) {
-      this.#forgetPeers();
-      return;
+  /** What was meant to run before is not undone, whether it can be remembered again or not. */
+  async #start(
+    id: InstanceId,
+    priority: Priority | undefined,
+    undo: (instance: Instance) => void,
+  ): Promise<Batch> {
+    const instance = this.#instances.findToStart(id);
+    const { binary } = instance;
+    if (binary !== null && !this.#options.state.binaries.isVerified(binary)) {
+      instance.supervisor.checkStart();
+      await this.#options.state.binaries.verify(binary);
+      if (this.#instances.findToStart(id) !== instance)
+        throw unknownInstance(`Cannot start instance "${id}"`, id);
     }
-    const from = key.from === undefined ? "" : ` from ${key.from}`;
-    throw new OrchestratorError(
-      "not_found",
-      `Cannot unlink ${JSON.stringify(key.typeName)}${from} to ${formatTarget(key.to)}: there is no such link`,
-    );
+    instance.supervisor.start(priority);
+    this.#memory.runChanged(id, () => undo(instance));
+    return this.#memory.batch;
+  }
+
+  /** Settles with the batch that remembers it. @throws `not_found`, `wrong_state` or `stop_failed` */
+  async stop(id: InstanceId): Promise<Batch> {
+    await this.#instances.find(id, "stop").supervisor.stop();
+    this.#memory.runChanged(id, () => {}); // it is gone, whether that can be remembered or not
+    return this.#memory.batch;
+  }
+
+  /** The links between instances, and to other orchestrators. */
+  get links(): Links {
+    return this.#links;
   }
 
   /** Follows the output of an instance; the returned function ends that. @throws `not_found` */
   follow(id: InstanceId, follower: Follower): () => void {
-    const { output } = this.#find(id, "follow the output of");
+    const { output } = this.#instances.find(id, "follow the output of");
     output.follow(follower);
     return () => output.unfollow(follower);
   }
 
+  /** The output of instances, those that were asked for or all. @throws `not_found` */
+  outputs(ids?: readonly InstanceId[]): ReadonlyMap<InstanceId, Output> {
+    const asked = ids?.map((id) => this.#instances.find(id, "read the output of")) ?? [
+      ...this.#instances.all(),
+    ];
+    return new Map(asked.map(({ id, output }) => [id, output]));
+  }
+
+  /** What instances use now: those that were asked for, or all that run. @throws `not_found` */
+  async resources(ids?: readonly InstanceId[]): Promise<Record<InstanceId, ResourcesInfo>> {
+    const asked = ids?.map((id) => this.#instances.find(id, "look at")) ?? this.#instances.all();
+    const found = asked.map(async ({ id, supervisor }) => {
+      const used = await supervisor.resources();
+      return used === undefined ? [] : [[id, used] as const];
+    });
+    return Object.fromEntries((await Promise.all(found)).flat());
+  }
+
   /** Stops and removes every instance and every link. @throws `stop_failed` for what is left */
   async clear(): Promise<void> {
-    const instances = [...this.#instances.values()];
+    const instances = this.#instances.all();
+    const links = this.#links.keys();
     for (const instance of instances) instance.isRemoving = true;
-    for (const { key } of [...this.#router.links()]) this.#router.removeLink(key);
-    this.#forgetPeers();
     const faults = await this.#stopAll(instances);
-    const discarded: Promise<void>[] = [];
-    for (const instance of instances) {
-      if (instance.supervisor.state === "stopped") discarded.push(this.#discard(instance));
-      else instance.isRemoving = false;
-    }
+    const removed = instances.filter((instance) => {
+      instance.isRemoving = false;
+      return this.#instances.holds(instance) && !instance.isBusy;
+    });
+    this.#memory.forget((store) => {
+      for (const { id } of removed) store.removeInstance(id);
+      for (const key of links) store.removeLink(key);
+    }, "Cannot clear");
+    this.#links.drop(links);
+    const discarded = removed.map((instance) => this.#discard(instance));
+    this.#collect();
+    for (const instance of removed) this.#record("removed", instance);
     await this.#atMost(FLUSH_MS, discarded);
     if (faults.length > 0) {
       throw new OrchestratorError("stop_failed", "Cannot clear all instances", {
@@ -286,15 +331,17 @@ export class Orchestrator {
     }
   }
 
-  /** Stops every instance, for the end of the daemon. What cannot be stopped is in the log. */
+  /** Stops every instance, for the end of the daemon; they are started again with the next one. */
   async shutDown(): Promise<void> {
-    this.#isEnding = true;
-    const instances = [...this.#instances.values()];
+    this.#memory.commit();
+    this.#instances.isEnding = true;
+    const instances = this.#instances.all();
     for (const instance of instances) instance.isRemoving = true;
     const log = this.#options.log.target("orchestrator");
     for (const fault of await this.#stopAll(instances)) {
       log.error("run", messageChain(fault).join(": "));
     }
+    await Promise.all(instances.map(({ supervisor }) => supervisor.swept()));
     const last = instances.map(({ output }) => output.quiet());
     await this.#atMost(LAST_OUTPUT_MS, last); // what escaped with it may hold the output open
     const discarded = instances.map((instance) => this.#discard(instance));
@@ -303,7 +350,7 @@ export class Orchestrator {
 
   /** Sends SIGKILL to everything, without an answer. */
   kill(): void {
-    for (const { supervisor } of this.#instances.values()) {
+    for (const { supervisor } of this.#instances.all()) {
       try {
         supervisor.kill();
       } catch (error) {
@@ -312,22 +359,21 @@ export class Orchestrator {
     }
   }
 
-  info(): Info {
-    const runtimes: Record<InstanceId, RuntimeInfo> = {};
-    for (const id of [...this.#instances.keys()].sort()) {
-      runtimes[id] = runtimeInfo(this.#instances.get(id) as Instance);
-    }
+  /** The answer to `Info` as JSON. Of a thousand instances most are as they were at the last one. */
+  info(): JsonPieces {
+    const { host, telemetry } = this.#options;
+    const shift = host.wallMs() - host.now();
+    const toWall = (ms: number): number => Math.round(ms + shift);
+    const runtimes = this.#instances.sorted().map((instance) => instance.infoMember(toWall));
+    runtimes[0] = runtimes[0]?.subarray(1) ?? Buffer.alloc(0); // no comma before the first
     const links: Record<string, string[]> = {};
-    const routes = [...this.#router.links()].map(linkInfo);
-    routes.sort((a, b) => (a.type_name < b.type_name ? -1 : a.type_name > b.type_name ? 1 : 0));
+    const routes = this.#links.info();
     for (const { type_name, to } of routes) {
       const targets = Object.hasOwn(links, type_name) ? links[type_name] : undefined;
       if (targets === undefined) define(links, type_name, [to]);
       else if (!targets.includes(to)) targets.push(to);
     }
-    const { telemetry } = this.#options;
-    return {
-      runtimes,
+    const others: Omit<Info, "runtimes"> = {
       links,
       routes,
       telemetry:
@@ -336,40 +382,75 @@ export class Orchestrator {
           : { sent: telemetry.sent, dropped: telemetry.dropped, queued: telemetry.queued },
       pid: process.pid,
     };
+    const tail = Buffer.from(`},${JSON.stringify(others).slice(1)}`);
+    return new JsonPieces([INFO_HEAD, ...runtimes, tail]);
   }
 
   async #stopAll(instances: readonly Instance[]): Promise<unknown[]> {
-    const running = instances.filter(({ supervisor }) => supervisor.state !== "stopped");
+    const running = instances.filter((instance) => instance.isBusy || instance.isWanted);
     const results = await Promise.allSettled(running.map(({ supervisor }) => supervisor.stop()));
     return results.filter((result) => result.status === "rejected").map(({ reason }) => reason);
   }
 
-  /** The promise settles when the instance's output is off the disk; at the daemon's end it stays. */
-  #discard(instance: Instance): Promise<void> {
-    const { id } = instance;
-    if (this.#instances.get(id) !== instance) return Promise.resolve(); // by somebody else meanwhile
-    this.#instances.delete(id);
-    this.#router.removeInstance(id);
-    instance.port.reset();
-    instance.outbox.close();
-    instance.closeSocket();
-    instance.supervisor.release();
-    instance.output.end();
-    if (instance.uploaded) removeFile(instance.path);
-    return this.#closeOutput(instance);
+  #open(id: InstanceId, path: string, binary: string | null, settings: InstanceSettings): Instance {
+    const { host, log, env, telemetry, histories, openSocket } = this.#options;
+    const { newMark, newCgroup, random } = this.#options;
+    const instance = new Instance({
+      id,
+      path,
+      binary,
+      settings,
+      env,
+      pool: this.#pool,
+      bootId: this.#bootId,
+      histories,
+      port: {
+        types: this.#types,
+        router: this.#router,
+        telemetry,
+        turns: this.#turns,
+        quiet: new QuietLog(log.target("port"), host.now),
+        after: host.after,
+        now: host.now,
+      },
+      supervisor: { host, log: log.target("supervisor"), newMark, newCgroup, random },
+      control: async (request) => {
+        const { kind, id } = request;
+        const batch = await (kind === "Start" ? this.start(id, request.priority) : this.stop(id));
+        this.#memory.commit();
+        if (batch.error !== undefined) throw batch.error;
+      },
+      openSocket,
+      verifyProgram: async (hash) => {
+        const { binaries } = this.#options.state;
+        if (!binaries.isVerified(hash)) await binaries.verify(hash);
+      },
+      guard: this.#options.guard,
+      happened: (about, kind, detail) => {
+        if (this.#instances.isEnding || !this.#instances.holds(about)) return;
+        this.#memory.runChanged(id);
+        this.#record(kind, about, detail);
+      },
+    });
+    this.#instances.add(instance);
+    return instance;
   }
 
-  async #closeOutput({ id, output, storage }: Instance): Promise<void> {
-    const closed = output.close();
+  /** Settles when nothing of the instance is left; at the daemon's end its output stays. */
+  async #discard(instance: Instance): Promise<void> {
+    const { id } = instance;
+    if (!this.#instances.holds(instance)) return; // removed by somebody else meanwhile
+    this.#instances.remove(instance);
+    this.#router.removeInstance(id);
     try {
-      if (this.#isEnding || storage === undefined) await closed;
-      else await this.#options.histories?.remove(id, storage.files, closed);
+      await instance.close(this.#instances.isEnding);
     } catch (error) {
-      const log = this.#options.log.target("output");
-      log.warn("run", "cannot close the files of an instance's output", {
-        id,
-        error: messageChain(error).join(": "),
-      });
+      this.#options.log
+        .target("output")
+        .warn("run", "cannot close the files of an instance's output", {
+          id,
+          error: messageChain(error).join(": "),
+        });
     }
   }
 
@@ -381,82 +462,20 @@ export class Orchestrator {
     cancel();
   }
 
-  /** Other orchestrators to which no link leads any more. */
-  #forgetPeers(): void {
-    const used = new Set([...this.#router.links()].map(({ target }) => target));
-    for (const [name, peer] of this.#peers) if (!used.has(peer)) this.#peers.delete(name);
+  /** Removes uploaded programs that no instance has any more. */
+  #collect(): void {
+    if (this.#instances.isEnding) return; // nobody is registered any more, and all is to stay
+    const used = this.#instances.all().flatMap(({ binary }) => binary ?? []);
+    try {
+      this.#options.state.binaries.collect(new Set(used));
+    } catch (error) {
+      this.#options.onFault(error);
+    }
   }
 
-  #target(to: LinkTarget, subject: string): Target {
-    if (to.kind === "instance") {
-      const instance = this.#instances.get(to.id);
-      if (instance === undefined) throw unknownInstance(subject, to.id);
-      return instance.outbox;
-    }
-    if (this.#socket === undefined) {
-      throw new OrchestratorError(
-        "not_configured",
-        `${subject}: this orchestrator was started without --ipc-socket`,
-      );
-    }
-    const name = formatTarget(to);
-    let peer = this.#peers.get(name);
-    if (peer === undefined) {
-      peer = new PeerTarget(this.#socket, to.host, to.port, this.#pool.translator);
-      this.#peers.set(name, peer);
-    }
-    return peer;
+  #record(kind: EventKind, instance: Instance, detail: Detail = {}): void {
+    this.#journal.record(kind, { id: instance.id, name: instance.settings.name }, detail);
   }
-
-  #find(id: InstanceId, verb: string): Instance {
-    const instance = this.#instances.get(id);
-    if (instance === undefined) throw unknownInstance(`Cannot ${verb} instance "${id}"`, id);
-    return instance;
-  }
-}
-
-function ending(subject: string): OrchestratorError {
-  return new OrchestratorError("wrong_state", `${subject}: the orchestrator is stopping`);
-}
-
-function unknownInstance(subject: string, id: InstanceId): OrchestratorError {
-  return new OrchestratorError("not_found", `${subject}: no instance with the id ${id}`);
-}
-
-function runtimeInfo(instance: Instance): RuntimeInfo {
-  const { supervisor, port, source } = instance;
-  const { exit } = supervisor;
-  return {
-    running: supervisor.pid !== undefined,
-    binary: instance.path,
-    privileged: instance.privileged,
-    state: supervisor.state,
-    pid: supervisor.pid ?? null,
-    connected: port.isConnected,
-    dialect: port.dialect ?? null,
-    held: source.isHeld,
-    exit:
-      exit === undefined
-        ? null
-        : exit.signal === undefined
-          ? { code: exit.code ?? 0 }
-          : { signal: exit.signal },
-    messages: { received: source.received, unlinked: source.unlinked, refused: source.refused },
-  };
-}
-
-function linkInfo({ key, queue }: Link): LinkInfo {
-  return {
-    type_name: key.typeName,
-    from: key.from ?? null,
-    to: formatTarget(key.to),
-    queue: formatQueueBound(queue.settings),
-    on_full: queue.settings.onFull,
-    routed: queue.routed,
-    delivered: queue.delivered,
-    queued: queue.queued,
-    dropped: Object.fromEntries(queue.dropped),
-  };
 }
 
 /** Sets a key as data, whatever it is called; a plain assignment to `__proto__` would not. */

@@ -12,6 +12,8 @@ import {
   MAX_TYPE_NAME_BYTES,
   MIN_SLICE_BYTES,
   READ_TURN_MS,
+  SHARED_READ_TURN_MS,
+  SHARED_TURNS_MS,
 } from "./limits.ts";
 import type { QuietLog } from "./log.ts";
 import {
@@ -41,12 +43,31 @@ export interface PortOptions {
   readonly source: Source;
   readonly outbox: Outbox;
   readonly telemetry: TelemetryExporter | undefined;
+  /** Shared by all instances. */
+  readonly turns: Turns;
   readonly quiet: QuietLog;
-  /** Carries out a control request, or throws; unprivileged instances have none. */
-  readonly control: ((request: Request & { kind: "Start" | "Stop" }) => Promise<void>) | undefined;
+  /** Carries out a control request, or throws; false if the instance may not ask for it. */
+  readonly control: (request: Request & { kind: "Start" | "Stop" }) => Promise<boolean>;
+  /** The instance has connected, or its connection has ended. */
+  readonly connected: (isConnected: boolean) => void;
   after(ms: number, action: () => void): () => void;
   /** Milliseconds on a clock that is never set. */
   now(): number;
+}
+
+/** Whose turn it is to be read: an instance that sends alone may be read longer at a time. */
+export class Turns {
+  #last: Port | undefined;
+  #changedMs = Number.NEGATIVE_INFINITY;
+
+  /** Whether another instance than this one has sent something lately. */
+  isShared(port: Port, nowMs: number): boolean {
+    if (this.#last !== port) {
+      this.#last = port;
+      this.#changedMs = nowMs;
+    }
+    return nowMs - this.#changedMs < SHARED_TURNS_MS;
+  }
 }
 
 /** The socket of one instance. */
@@ -60,8 +81,8 @@ export class Port implements MessageSink {
   #pendingControl = 0;
   /** A link with the policy `block` has no room: nothing is read from the instance. */
   #isWaiting = false;
-  /** How many bytes may be read in one turn, from how long the last ones took to read. */
-  #sliceBytes = MIN_SLICE_BYTES;
+  /** How long the last bytes took to read; at first, unknown. */
+  #bytesPerMs = 0;
   #rest: Buffer | undefined;
 
   constructor(options: PortOptions) {
@@ -89,12 +110,12 @@ export class Port implements MessageSink {
       return DISCARD;
     }
     this.#connection = connection;
-    this.#tell("instance connected");
+    this.#tell("instance connected", true);
     this.#pace();
     // The first byte tells the dialect; an instance that waits for it is taken to speak Veecle. A
     // byte that came while this process was held up itself is read in the turn in between.
     this.#cancelWait = after(DIALECT_WAIT_MS, () => {
-      this.#cancelWait = after(0, () => {
+      this.#cancelWait = after(1, () => {
         if (this.#connection === connection && this.#reader === undefined) this.#attach("veecle");
       });
     });
@@ -179,7 +200,10 @@ export class Port implements MessageSink {
   /** Reads as much of a chunk as may be read in one turn, and the rest in later ones. */
   #receive(connection: Connection, chunk: Buffer): void {
     if (this.#connection !== connection) return;
-    const length = Math.min(chunk.length, this.#sliceBytes);
+    const { turns, now } = this.#options;
+    const turnMs = turns.isShared(this, now()) ? SHARED_READ_TURN_MS : READ_TURN_MS;
+    const sliceBytes = Math.max(MIN_SLICE_BYTES, Math.floor(this.#bytesPerMs * turnMs));
+    const length = Math.min(chunk.length, sliceBytes);
     this.#read(connection, length < chunk.length ? chunk.subarray(0, length) : chunk);
     if (length === chunk.length || this.#connection !== connection) return;
     this.#rest = chunk.subarray(length);
@@ -211,8 +235,7 @@ export class Port implements MessageSink {
       this.#refuse(connection, error);
     } finally {
       // Without the writing: smaller slices would make that dearer, not cheaper.
-      const bytesPerMs = chunk.length / (now() - begin);
-      this.#sliceBytes = Math.max(MIN_SLICE_BYTES, Math.floor(bytesPerMs * READ_TURN_MS));
+      this.#bytesPerMs = chunk.length / (now() - begin);
       router.flush();
       telemetry?.flush();
       if (this.#isWaiting) this.#pace(); // a new connection of an instance that is held back
@@ -261,26 +284,26 @@ export class Port implements MessageSink {
     this.#reader = undefined;
     this.#rest = undefined;
     this.#options.outbox.detach();
-    this.#tell(message);
+    this.#tell(message, false);
   }
 
-  /** An instance that connects again and again must not fill the log. */
-  #tell(message: string): void {
-    this.#options.quiet.info(message, "run", message, { id: this.#id });
+  /** An instance that connects again and again must fill neither the log nor the history. */
+  #tell(message: string, isConnected: boolean): void {
+    const { quiet, connected } = this.#options;
+    if (quiet.info(message, "run", message, { id: this.#id })) connected(isConnected);
   }
 
   async #execute(value: unknown): Promise<unknown> {
     const { control, quiet } = this.#options;
     try {
       const request = decodeInstanceRequest(value);
-      if (control === undefined) {
+      if (!(await control(request))) {
         quiet.warn(`control ${this.#id}`, "run", "refused a control request of an instance", {
           id: this.#id,
           error: "no control privileges",
         });
         return { Error: "no control privileges" };
       }
-      await control(request);
       return request.kind === "Start" ? "Started" : "Stopped";
     } catch (error) {
       return { Error: messageChain(error).join(": ").slice(0, MAX_CONTROL_ERROR) };

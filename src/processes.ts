@@ -6,7 +6,7 @@
 import { closeSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
 
 import { systemCode } from "./errors.ts";
-import { MAX_EXEC_WAITS, MAX_TABLE_LOOKS, TABLE_SLICE_MS, YOUNG_PROCESS_MS } from "./limits.ts";
+import { MAX_TABLE_LOOKS, TABLE_SLICE_MS, YOUNG_PROCESS_MS } from "./limits.ts";
 
 /** The variable that every process of a run inherits: `<id of the daemon's run>.<number>`. */
 export const MARK_VARIABLE = "VEECLE_RUNTIME_RUN";
@@ -46,7 +46,7 @@ export interface Resources {
 }
 
 /** What the kernel calls a clock tick towards programs: 100 a second on every machine Bun runs on. */
-const TICK_MS = 10;
+export const TICK_MS = 10;
 
 /** The id of this boot; pids and start times of another one mean nothing. */
 export function bootId(): string | undefined {
@@ -114,11 +114,7 @@ export function readResources({ pid, startTicks }: ProcessIdentity): Resources |
   };
 }
 
-/** Of a process between its old program and its new one: there is no environment to be seen. */
-const UNCLEAR: unique symbol = Symbol("unclear");
-
-type Mark = string | typeof UNCLEAR | undefined;
-type Marks = Map<number, { readonly startTicks: number; readonly mark: string | undefined }>;
+type Marks = Map<number, Pick<ProcessEntry, "startTicks" | "mark">>;
 
 /** All processes but this one. */
 export class ProcessTable {
@@ -151,7 +147,6 @@ export class ProcessTable {
   /** Looks again for what was forked during the look, so that no chain of forks runs ahead of it. */
   async #read(): Promise<readonly ProcessEntry[]> {
     const entries: ProcessEntry[] = [];
-    const unclear: number[] = []; // positions in `entries`
     const seen = new Set([process.pid]);
     const marks: Marks = new Map();
     const nowMs = uptimeMs();
@@ -162,23 +157,10 @@ export class ProcessTable {
       for (const pid of pids) {
         seen.add(pid);
         const entry = readProcess(pid);
-        if (entry !== undefined) {
-          const mark = this.#mark(entry, nowMs, marks);
-          if (mark === UNCLEAR) unclear.push(entries.length);
-          entries.push({ ...entry, mark: mark === UNCLEAR ? undefined : mark });
-        }
+        if (entry !== undefined) entries.push({ ...entry, mark: this.#mark(entry, nowMs, marks) });
         if (performance.now() < turnEnd) continue;
         await nextTurn();
         turnEnd = performance.now() + TABLE_SLICE_MS;
-      }
-    }
-    for (let wait = 0; unclear.length > 0 && wait < MAX_EXEC_WAITS; wait++) {
-      await new Promise((resolve) => setTimeout(resolve, 1));
-      for (const position of unclear.splice(0)) {
-        const entry = entries[position] as ProcessEntry;
-        const mark = this.#readMark(entry);
-        if (mark === UNCLEAR) unclear.push(position);
-        else entries[position] = { ...entry, mark };
       }
     }
     this.#marks = marks;
@@ -186,26 +168,28 @@ export class ProcessTable {
   }
 
   /** The mark of a process, from memory if it is known; what may be kept goes into `marks`. */
-  #mark(entry: Omit<ProcessEntry, "mark">, nowMs: number, marks: Marks): Mark {
-    const { pid, startTicks, state } = entry;
+  #mark(
+    { pid, parent, startTicks, state }: Omit<ProcessEntry, "mark">,
+    nowMs: number,
+    marks: Marks,
+  ): string | undefined {
     const known = this.#marks.get(pid);
     if (known?.startTicks === startTicks) {
       marks.set(pid, known);
       return known.mark;
     }
     if (state === "Z") return undefined;
-    const mark = this.#readMark(entry);
-    if (mark === UNCLEAR) return mark;
-    // Between fork and exec a child still shows the environment of its parent.
-    if (nowMs - startTicks * TICK_MS > YOUNG_PROCESS_MS) marks.set(pid, { startTicks, mark });
+    const mark = this.#readMark(pid);
+    // Between fork and exec a child still shows the environment of its parent, that is of us.
+    const isSettled = nowMs - startTicks * TICK_MS > YOUNG_PROCESS_MS && parent !== process.pid;
+    if (isSettled) marks.set(pid, { startTicks, mark });
     return mark;
   }
 
-  #readMark({ pid, group }: Pick<ProcessEntry, "pid" | "group">): Mark {
+  #readMark(pid: number): string | undefined {
     try {
       const path = `/proc/${pid}/environ`;
       const length = readInto(path, this.#buffer);
-      if (length === 0) return group !== 0 && isChanging(pid) ? UNCLEAR : undefined;
       return length < this.#buffer.length
         ? findMark(this.#buffer.subarray(0, length))
         : findMark(readFileSync(path));
@@ -246,16 +230,6 @@ function readStat(pid: number): string[] | undefined {
   const words = text.slice(end + 2).split(" ", 20);
   words.unshift(text.slice(text.indexOf("(") + 1, end));
   return words;
-}
-
-/**
- * Whether a process has no environment yet: where it begins is still unknown to the system. It is known
- * of a program that was given an empty one. (Threads of the kernel, in group 0, never have one.)
- */
-function isChanging(pid: number): boolean {
-  const text = readText(`/proc/${pid}/stat`);
-  const words = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  return words[0] !== "Z" && words[47] === "0";
 }
 
 /** Of a process that ended, or is not ours to see. @throws whatever else kept us from looking */

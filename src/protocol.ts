@@ -5,8 +5,27 @@
 // An enum value is externally tagged: `"Info"`, or an object with one key: `{"Stop":"<uuid>"}`.
 
 import { errorCode, type ErrorCode, messageChain, OrchestratorError } from "./errors.ts";
+import {
+  bad,
+  decodeLinkSettings,
+  decodeSettings,
+  type Fields,
+  flag,
+  hash,
+  id,
+  ids,
+  object,
+  oneOf,
+  optional,
+  priority,
+  quote,
+  settingFields,
+  path,
+  text,
+  upTo,
+} from "./fields.ts";
 import { isObject, parseJson } from "./json.ts";
-import { MAX_UPLOAD_BYTES } from "./limits.ts";
+import { MAX_QUERY_ITEMS, MAX_UPLOAD_BYTES } from "./limits.ts";
 import {
   DEFAULT_LINK_SETTINGS,
   formatQueueBound,
@@ -14,15 +33,11 @@ import {
   type InstanceId,
   type LinkKey,
   type LinkSettings,
-  ON_FULL,
-  type OnFull,
-  parseInstanceId,
-  parsePriority,
-  parseQueueBound,
   parseTarget,
   type Priority,
   typeNameFault,
 } from "./model.ts";
+import type { InstanceSettings } from "./settings.ts";
 
 const SUBJECT = "Cannot parse request";
 
@@ -38,7 +53,8 @@ export type Request =
       readonly kind: "Add";
       readonly id: InstanceId;
       readonly path: string;
-      readonly privileged: boolean;
+      /** What is not given becomes the default. */
+      readonly settings: Partial<InstanceSettings>;
     }
   | {
       readonly kind: "AddWithBinary";
@@ -47,12 +63,24 @@ export type Request =
       readonly length: number;
       /** SHA-256 in lower-case hexadecimal. */
       readonly hash: string;
-      readonly privileged: boolean;
+      /** Where the client has it; its name is taken from there if none is given. */
+      readonly path?: string;
+      readonly settings: Partial<InstanceSettings>;
+    }
+  | {
+      readonly kind: "Update";
+      readonly id: InstanceId;
+      /** Where its program is from now on; what is not given stays as it is. */
+      readonly path: string | undefined;
+      readonly settings: Partial<InstanceSettings>;
     }
   | { readonly kind: "Remove"; readonly id: InstanceId }
   | { readonly kind: "Start"; readonly id: InstanceId; readonly priority: Priority | undefined }
   | { readonly kind: "Stop"; readonly id: InstanceId }
   | { readonly kind: "Stdout"; readonly id: InstanceId }
+  | { readonly kind: "Output"; readonly query: OutputQuery }
+  | { readonly kind: "Events"; readonly query: EventQuery }
+  | { readonly kind: "Resources"; readonly ids: readonly InstanceId[] | undefined }
   | {
       readonly kind: "Link";
       readonly link: LinkKey;
@@ -61,61 +89,30 @@ export type Request =
     }
   | { readonly kind: "Unlink"; readonly link: LinkKey };
 
-/** The accounts of one link, in messages: routed = delivered + dropped (all reasons) + queued. */
-export interface LinkInfo {
-  readonly type_name: string;
-  /** The only instance whose messages it takes; null: any. */
-  readonly from: string | null;
-  readonly to: string;
-  /** The bound of its queue: a size (`4MiB`) or a number of messages (`100`). */
-  readonly queue: string;
-  readonly on_full: OnFull;
-  readonly routed: number;
-  readonly delivered: number;
-  readonly queued: number;
-  readonly dropped: Readonly<Record<string, number>>;
+/** Which part of a history is asked for. Times are in milliseconds since the epoch. */
+export interface HistoryQuery {
+  /** Undefined: of all. */
+  readonly ids: readonly InstanceId[] | undefined;
+  /** Only so many of the newest. */
+  readonly last: number | undefined;
+  readonly since: number | undefined;
+  readonly until: number | undefined;
+  /** Go on with what comes from now on. */
+  readonly follow: boolean;
 }
 
-/** One instance in the answer to `Info`; existing clients read the first three keys. */
-export interface RuntimeInfo {
-  readonly running: boolean;
-  readonly binary: string;
-  readonly privileged: boolean;
-  readonly state: "stopped" | "running" | "stopping";
-  readonly pid: number | null;
-  readonly connected: boolean;
-  readonly dialect: "veecle" | "native" | null;
-  /** Not read from, because a link with the policy `block` has no room. */
-  readonly held: boolean;
-  /** How the last process ended; null: it never ran, or runs for the first time. */
-  readonly exit: { readonly code: number } | { readonly signal: string } | null;
-  /** Messages received from it: routed to a link + unlinked + refused. */
-  readonly messages: {
-    readonly received: number;
-    readonly unlinked: number;
-    readonly refused: number;
-  };
+export interface OutputQuery extends HistoryQuery {
+  readonly stream: "stdout" | "stderr" | undefined;
 }
 
-/** The answer to `Info`; existing clients read `runtimes` and `links`. */
-export interface Info {
-  readonly runtimes: Readonly<Record<InstanceId, RuntimeInfo>>;
-  readonly links: Readonly<Record<string, readonly string[]>>;
-  /** Every link with its source and its accounts. */
-  readonly routes: readonly LinkInfo[];
-  readonly telemetry: {
-    readonly sent: number;
-    readonly dropped: number;
-    readonly queued: number;
-  } | null;
-  readonly pid: number;
+export interface EventQuery extends HistoryQuery {
+  /** Only those with a larger number: to go on where a reader ended. */
+  readonly after: number | undefined;
 }
 
 /** What a client reads back: a value, or the chain of messages, with a code in the native dialect. */
 export type Response =
   { readonly Ok: unknown } | { readonly Err: readonly string[]; readonly code?: ErrorCode };
-
-type Fields = Readonly<Record<string, unknown>>;
 
 /**
  * Reads one request from the text of a line or frame.
@@ -138,10 +135,23 @@ export function encodeRequest(request: Request): string {
   return JSON.stringify(requestValue(request));
 }
 
-/** The JSON text of a success. */
-export function encodeOk(value: unknown): string {
-  return `{"Ok":${JSON.stringify(value ?? null)}}`;
+/** A large value, as JSON in pieces: every copy of it would cost more than to make it. */
+export class JsonPieces {
+  readonly pieces: readonly Buffer[];
+
+  constructor(pieces: readonly Buffer[]) {
+    this.pieces = pieces;
+  }
 }
+
+/** The JSON text of a success, in pieces if the value is. */
+export function encodeOk(value: unknown): string | JsonPieces {
+  if (!(value instanceof JsonPieces)) return `{"Ok":${JSON.stringify(value ?? null)}}`;
+  return new JsonPieces([OK_HEAD, ...value.pieces, OK_TAIL]);
+}
+
+const OK_HEAD = Buffer.from('{"Ok":');
+const OK_TAIL = Buffer.from("}");
 
 /** The JSON text of a failure; existing clients refuse a second key, so they get no code. */
 export function encodeError(error: unknown, withCode: boolean): string {
@@ -174,9 +184,16 @@ export function describeRequest(request: Request): string {
     case "Clear":
       return request.kind;
     case "Add":
-      return `Add(${request.id}, ${JSON.stringify(request.path)}${request.privileged ? ", privileged" : ""})`;
+      return `Add(${request.id}, ${JSON.stringify(request.path)}${describeSettings(request.settings)})`;
     case "AddWithBinary":
-      return `AddWithBinary(${request.id}, ${request.length} bytes${request.privileged ? ", privileged" : ""})`;
+      return `AddWithBinary(${request.id}, ${request.length} bytes${describeSettings(request.settings)})`;
+    case "Update":
+      return `Update(${request.id}${describeSettings(request.settings)})`;
+    case "Output":
+    case "Events":
+      return `${request.kind}(${JSON.stringify(request.query)})`;
+    case "Resources":
+      return `Resources(${request.ids?.join(", ") ?? "all"})`;
     case "Start":
       return `Start(${request.id}${request.priority === undefined ? "" : `, ${request.priority}`})`;
     case "Remove":
@@ -189,6 +206,14 @@ export function describeRequest(request: Request): string {
   }
 }
 
+/** Settings that were given; of variables only the names, since values may be secret. */
+function describeSettings(settings: Partial<InstanceSettings>): string {
+  const { env, privileged, ...others } = settings;
+  const fields = settingFields(privileged === true ? { privileged, ...others } : others);
+  if (env !== undefined) fields["env"] = Object.keys(env);
+  return Object.keys(fields).length === 0 ? "" : `, ${JSON.stringify(fields)}`;
+}
+
 function decodeVariant(name: string, body: unknown): Request {
   switch (name) {
     case "Version":
@@ -198,15 +223,20 @@ function decodeVariant(name: string, body: unknown): Request {
       return { kind: name };
     case "Add": {
       const fields = object(body, name);
-      const path = string(fields, name, "path");
-      if (path === "") throw bad(`${name}.path is empty`);
-      if (path.includes("\0")) throw bad(`${name}.path contains a NUL character`);
-      if (!path.isWellFormed()) throw bad(`${name}.path contains an unpaired surrogate`);
       return {
         kind: name,
         id: id(fields["id"], `${name}.id`),
-        path,
-        privileged: flag(fields, name),
+        path: path(fields["path"], `${name}.path`),
+        settings: { privileged: false, ...decodeSettings(fields, name) },
+      };
+    }
+    case "Update": {
+      const fields = object(body, name);
+      return {
+        kind: name,
+        id: id(fields["id"], `${name}.id`),
+        path: optional(fields, name, "path", path),
+        settings: decodeSettings(fields, name),
       };
     }
     case "AddWithBinary": {
@@ -215,12 +245,14 @@ function decodeVariant(name: string, body: unknown): Request {
       if (typeof length !== "number" || !Number.isSafeInteger(length) || length < 0) {
         throw bad(`${name}.length is not a whole number of bytes`);
       }
+      const origin = optional(fields, name, "path", path);
       const upload = {
         kind: name,
         id: id(fields["id"], `${name}.id`),
         length,
         hash: hash(fields["hash"], name),
-        privileged: flag(fields, name),
+        ...(origin === undefined ? {} : { path: origin }),
+        settings: { privileged: false, ...decodeSettings(fields, name) },
       } as const;
       if (length > MAX_UPLOAD_BYTES) {
         throw new OrchestratorError(
@@ -241,17 +273,17 @@ function decodeVariant(name: string, body: unknown): Request {
       return {
         kind: name,
         id: id(fields["id"], `${name}.id`),
-        priority: priority(fields["priority"], `${name}.priority`),
+        priority: optional(fields, name, "priority", priority),
       };
     }
     case "Link":
     case "Unlink": {
       const fields = object(body, name);
-      const typeName = string(fields, name, "type_name");
+      const typeName = text(fields["type_name"], `${name}.type_name`);
       const fault = typeNameFault(typeName);
       if (fault !== undefined) throw bad(`${name}.type_name cannot be used: ${fault}`);
       const from = fields["from"];
-      const to = parseTarget(string(fields, name, "to"));
+      const to = parseTarget(text(fields["to"], `${name}.to`));
       if (to === undefined) {
         throw bad(`${name}.to is neither an instance id nor IP:PORT: ${quote(fields["to"])}`);
       }
@@ -264,9 +296,32 @@ function decodeVariant(name: string, body: unknown): Request {
         },
       };
       if (link.kind === "Unlink") return link;
-      const settings = linkSettings(fields);
+      const settings = decodeLinkSettings(fields);
       return Object.keys(settings).length === 0 ? link : { ...link, settings };
     }
+    case "Output": {
+      const fields = object(body ?? {}, name);
+      if (fields["follow"] === true && fields["until"] !== undefined && fields["until"] !== null) {
+        throw bad(`${name}.until does not go with ${name}.follow`);
+      }
+      return {
+        kind: name,
+        query: {
+          ...historyQuery(fields, name),
+          stream: optional(fields, name, "stream", (value, at) => oneOf(value, at, STREAMS)),
+        },
+      };
+    }
+    case "Events": {
+      const fields = object(body ?? {}, name);
+      const after = optional(fields, name, "after", count);
+      return { kind: name, query: { ...historyQuery(fields, name), after } };
+    }
+    case "Resources":
+      return {
+        kind: name,
+        ids: body === undefined || body === null ? undefined : ids(body, name),
+      };
     default:
       throw bad(`unknown request ${quote(name)}`);
   }
@@ -285,48 +340,58 @@ function requestValue(request: Request): unknown {
     case "Start":
       return { Start: { id: request.id, priority: request.priority ?? null } };
     case "Add":
-      return { Add: { id: request.id, path: request.path, privileged: request.privileged } };
+      return { Add: { id: request.id, path: request.path, ...addedFields(request.settings) } };
     case "AddWithBinary":
       return {
         AddWithBinary: {
           id: request.id,
           length: request.length,
           hash: [...Buffer.from(request.hash, "hex")],
-          privileged: request.privileged,
+          ...(request.path === undefined ? {} : { path: request.path }),
+          ...addedFields(request.settings),
         },
       };
+    case "Update": {
+      const { path } = request;
+      const fields = settingFields(request.settings);
+      return { Update: { id: request.id, ...(path === undefined ? {} : { path }), ...fields } };
+    }
+    case "Output":
+    case "Events":
+      return { [request.kind]: request.query };
+    case "Resources":
+      return { Resources: request.ids ?? null };
     case "Link":
-      return { Link: { ...linkFields(request.link), ...settingFields(request.settings ?? {}) } };
+      return {
+        Link: { ...linkFields(request.link), ...linkSettingFields(request.settings ?? {}) },
+      };
     case "Unlink":
       return { Unlink: linkFields(request.link) };
   }
 }
 
-/** The settings of a link that a request gives. */
-function linkSettings(fields: Fields): Partial<LinkSettings> {
-  const { queue, on_full: onFull } = fields;
-  const settings: { -readonly [K in keyof LinkSettings]?: LinkSettings[K] } = {};
-  if (queue !== undefined && queue !== null) {
-    const isText = typeof queue === "string" || typeof queue === "number";
-    const bound = isText ? parseQueueBound(String(queue)) : undefined;
-    if (bound === undefined) {
-      throw bad(
-        `Link.queue is neither a size up to 256MiB nor a number of messages: ${quote(queue)}`,
-      );
-    }
-    Object.assign(settings, bound);
-  }
-  if (onFull !== undefined && onFull !== null) {
-    const known = ON_FULL.find((policy) => policy === onFull);
-    if (known === undefined) {
-      throw bad(`Link.on_full is unknown: ${quote(onFull)}; it is ${ON_FULL.join(", ")}`);
-    }
-    settings.onFull = known;
-  }
-  return settings;
+/** Daemons of before know of all settings only this one, and some of them insist on it. */
+function addedFields(settings: Partial<InstanceSettings>): Record<string, unknown> {
+  return { privileged: false, ...settingFields(settings) };
 }
 
-function settingFields(settings: Partial<LinkSettings>): Record<string, string> {
+const STREAMS = ["stdout", "stderr"] as const;
+
+function historyQuery(fields: Fields, name: string): HistoryQuery {
+  return {
+    ids: optional(fields, name, "ids", ids),
+    last: optional(fields, name, "last", (value, at) => upTo(value, at, MAX_QUERY_ITEMS)),
+    since: optional(fields, name, "since", count),
+    until: optional(fields, name, "until", count),
+    follow: optional(fields, name, "follow", flag) ?? false,
+  };
+}
+
+function count(value: unknown, name: string): number {
+  return upTo(value, name, Number.MAX_SAFE_INTEGER);
+}
+
+function linkSettingFields(settings: Partial<LinkSettings>): Record<string, string> {
   const { maxBytes, onFull } = settings;
   return {
     ...(maxBytes === undefined
@@ -352,7 +417,7 @@ export function decodeInstanceRequest(value: unknown): Request & { kind: "Start"
       return {
         kind: "Start",
         id: id(fields["id"], `${name}.id`),
-        priority: priority(fields["priority"], `${name}.priority`),
+        priority: optional(fields, name, "priority", priority),
       };
     }
     if (name === "StopRuntime" && more.length === 0) {
@@ -360,60 +425,4 @@ export function decodeInstanceRequest(value: unknown): Request & { kind: "Start"
     }
   }
   throw bad("it is neither StartRuntime nor StopRuntime");
-}
-
-function bad(reason: string, subject: string = SUBJECT): OrchestratorError {
-  return new OrchestratorError("bad_request", `${subject}: ${reason}`);
-}
-
-/** A value of the client's in a message: short, and on one line. */
-function quote(value: unknown): string {
-  if (typeof value === "string") return JSON.stringify(value.slice(0, 64));
-  return (JSON.stringify(value) ?? "nothing").slice(0, 64);
-}
-
-function object(value: unknown, name: string): Fields {
-  if (!isObject(value)) throw bad(`${name} takes an object with fields`);
-  return value;
-}
-
-function string(fields: Fields, name: string, key: string): string {
-  const value = fields[key];
-  if (typeof value !== "string") {
-    throw bad(`${name}.${key} is ${value === undefined ? "missing" : "not a string"}`);
-  }
-  return value;
-}
-
-function id(value: unknown, name: string): InstanceId {
-  if (typeof value !== "string")
-    throw bad(`${name} is ${value === undefined ? "missing" : "not a string"}`);
-  const parsed = parseInstanceId(value);
-  if (parsed === undefined) throw bad(`${name} is not a UUID: ${quote(value)}`);
-  return parsed;
-}
-
-function flag(fields: Fields, name: string): boolean {
-  const value = fields["privileged"];
-  if (value === undefined || value === null) return false;
-  if (typeof value !== "boolean") throw bad(`${name}.privileged is neither true nor false`);
-  return value;
-}
-
-function priority(value: unknown, name: string): Priority | undefined {
-  if (value === undefined || value === null) return undefined;
-  const parsed = typeof value === "string" ? parsePriority(value) : undefined;
-  if (parsed === undefined) {
-    throw bad(`${name} is unknown: ${quote(value)}; it is high, normal or low`);
-  }
-  return parsed;
-}
-
-function hash(value: unknown, name: string): string {
-  const isByte = (n: unknown): boolean =>
-    Number.isInteger(n) && (n as number) >= 0 && (n as number) <= 255;
-  if (!Array.isArray(value) || value.length !== 32 || !value.every(isByte)) {
-    throw bad(`${name}.hash is not a list of 32 numbers from 0 to 255`);
-  }
-  return Buffer.from(value as number[]).toString("hex");
 }

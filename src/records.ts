@@ -210,6 +210,7 @@ const SETTINGS: { readonly [K in keyof InstanceSettings]: (value: unknown) => bo
   stopGraceMs: Number.isFinite,
   priority: isPriorityOrNull,
   privileged: (value) => typeof value === "boolean",
+  owner: isTextOrNull,
 };
 
 function decodeSettings(stored: Readonly<Record<string, unknown>>): InstanceSettings {

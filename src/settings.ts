@@ -30,8 +30,8 @@ export const STOP_SIGNALS = [
 
 export type StopSignal = (typeof STOP_SIGNALS)[number];
 
-/** How an instance is run. Plain data: it goes through JSON unchanged. */
-export interface InstanceSettings {
+/** How a program is run. Plain data: it goes through JSON unchanged. */
+export interface ProgramSettings {
   /** Unique; what users call it. */
   readonly name: string;
   readonly args: readonly string[];
@@ -50,8 +50,14 @@ export interface InstanceSettings {
   readonly privileged: boolean;
 }
 
+/** What is kept with an instance. */
+export interface InstanceSettings extends ProgramSettings {
+  /** The manifest that it was made from, if any. */
+  readonly owner: string | null;
+}
+
 /** What an instance is run with when nothing is said; its name is given by whoever adds it. */
-export const DEFAULT_SETTINGS: Omit<InstanceSettings, "name"> = {
+export const DEFAULT_PROGRAM: Omit<ProgramSettings, "name"> = {
   args: [],
   env: {},
   cwd: null,
@@ -62,6 +68,8 @@ export const DEFAULT_SETTINGS: Omit<InstanceSettings, "name"> = {
   priority: null,
   privileged: false,
 };
+
+export const DEFAULT_SETTINGS: Omit<InstanceSettings, "name"> = { ...DEFAULT_PROGRAM, owner: null };
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
 
@@ -77,15 +85,15 @@ export function nameFault(name: string): string | undefined {
 }
 
 /** A name that is free: that of the file, cut to what a name may hold, then with `-2`, `-3`, … */
-export function proposeName(path: string, isTaken: (name: string) => boolean): string {
+export function proposeName(path: string, taken: ReadonlySet<string>): string {
   const file = path.slice(path.lastIndexOf("/") + 1);
   const cleaned = file.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "");
   const base = cleaned.slice(0, MAX_NAME_LENGTH - 5);
   const stem = base === "" || parseInstanceId(base) !== undefined ? "instance" : base;
-  if (!isTaken(stem)) return stem;
+  if (!taken.has(stem)) return stem;
   for (let number = 2; ; number++) {
     const name = `${stem}-${number}`;
-    if (!isTaken(name)) return name;
+    if (!taken.has(name)) return name;
   }
 }
 
@@ -119,15 +127,11 @@ export function environmentFault(env: Readonly<Record<string, string>>): string 
     : undefined;
 }
 
-/** Says what is wrong with a path, or returns undefined. */
+/** Says what is wrong with a path ("is empty"), or returns undefined. */
 export function pathFault(path: string): string | undefined {
   if (path === "") return "is empty";
-  return (
-    textFault(path) ??
-    (Buffer.byteLength(path) > MAX_PATH_BYTES
-      ? `is longer than ${MAX_PATH_BYTES} bytes`
-      : undefined)
-  );
+  if (Buffer.byteLength(path) > MAX_PATH_BYTES) return `is longer than ${MAX_PATH_BYTES} bytes`;
+  return textFault(path);
 }
 
 function textFault(text: string): string | undefined {

@@ -159,7 +159,8 @@ function listenUnix(path: string, socket: Callbacks): Listener {
   const temporary = `${path}.${process.pid % 1000}`;
   const bound = socketPathFault(temporary) === undefined ? temporary : path;
   rmSync(bound, { force: true }); // left over from a daemon that was killed
-  const umask = process.umask(0o177);
+  // Of the whole process: a folder that another thread makes right now must stay the owner's to use.
+  const umask = process.umask(0o077);
   let listener: UnixSocketListener<State>;
   try {
     listener = Bun.listen<State>({ unix: bound, allowHalfOpen: true, socket });

@@ -3,6 +3,7 @@
 //   <folder>/lock        held as long as the daemon lives
 //   <folder>/state.db    what it remembers, while it runs with -wal and -shm beside
 //   <folder>/binaries/   uploaded binaries, by hash
+//   <folder>/output/     what instances print, a folder for each
 
 import { basename, dirname, join, resolve } from "node:path";
 
@@ -13,6 +14,9 @@ import { lockHolder, makeFolders, makePrivateFolder, syncPath, tryLock } from ".
 import { Store } from "./store.ts";
 
 export interface State {
+  readonly folder: string;
+  /** Whether it outlives the daemon. */
+  readonly isKept: boolean;
   readonly store: Store;
   readonly binaries: Binaries;
   /** Commits and lets go of everything. @throws as `Store.close()`; it is closed even then */
@@ -22,13 +26,12 @@ export interface State {
 /**
  * The folders of a daemon's state where none is named, outermost first:
  * `$XDG_STATE_HOME/veecle-orchestrator` (or `~/.local/state/…`) and in it one for each control
- * socket: `default` for the standard one, else a name that begins with that of the socket and ends
- * with a hash of its whole address, since several daemons of one user are told apart by that.
+ * socket: its name begins with that of the socket and ends with a hash of its whole address, since
+ * several daemons of one user are told apart by that.
  * @throws `misuse` if the environment names no home
  */
 export function stateFolders(
   control: Address,
-  standard: Address,
   env: Readonly<Record<string, string | undefined>>,
 ): string[] {
   const { XDG_STATE_HOME, HOME } = env;
@@ -42,20 +45,14 @@ export function stateFolders(
     );
   }
   const folder = join(found, "veecle-orchestrator");
-  return [folder, join(folder, stateName(control, standard))];
+  return [folder, join(folder, stateName(control))];
 }
 
-function stateName(control: Address, standard: Address): string {
-  const address = absolute(control);
-  if (address === absolute(standard)) return "default";
+function stateName(control: Address): string {
+  const address = control.kind === "unix" ? resolve(control.path) : formatAddress(control);
   const hash = new Bun.CryptoHasher("sha256").update(address).digest("hex").slice(0, 12);
   const readable = basename(address).replaceAll(/[^A-Za-z0-9.-]+/g, "-");
   return `${readable.slice(0, 40)}-${hash}`;
-}
-
-/** The address of a socket as it is from any working folder. */
-function absolute(address: Address): string {
-  return address.kind === "unix" ? resolve(address.path) : formatAddress(address);
 }
 
 /**
@@ -83,11 +80,14 @@ export function openState(folders: readonly string[]): State {
     const binaries = new Binaries(join(folder, "binaries"));
     const store = Store.open(join(folder, "state.db"));
     return {
+      folder,
+      isKept: true,
       store,
       binaries,
       close: () => {
         try {
           store.close();
+          binaries.abandon();
         } finally {
           lock.release();
         }
@@ -103,5 +103,5 @@ export function openState(folders: readonly string[]): State {
 export function ephemeralState(runtimeFolder: string): State {
   const store = Store.open(":memory:");
   const binaries = new Binaries(join(runtimeFolder, "binaries"));
-  return { store, binaries, close: () => store.close() };
+  return { folder: runtimeFolder, isKept: false, store, binaries, close: () => store.close() };
 }

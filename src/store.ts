@@ -40,9 +40,13 @@ export interface Registered {
 export interface EventQuery {
   /** Not before this time, in milliseconds since the epoch. */
   readonly since?: number | undefined;
+  readonly until?: number | undefined;
   /** The newest so many. */
   readonly last?: number | undefined;
-  readonly id?: InstanceId | undefined;
+  /** The oldest so many; then `last` is not looked at. */
+  readonly first?: number | undefined;
+  /** Only those about these instances. */
+  readonly ids?: readonly InstanceId[] | undefined;
   /** Only those with a greater `seq`. */
   readonly after?: number | undefined;
 }
@@ -133,17 +137,19 @@ export class Store {
 
   /** Events in their order, with those that are not committed yet. @throws `state_unusable`, `io` */
   events(query: EventQuery = {}): StoredEvent[] {
-    const { since = 0, last = MAX_EVENTS, id = null, after = 0 } = query;
-    return this.#read(() =>
-      rows(
-        this.#database,
-        `SELECT * FROM events WHERE seq > ?1 AND time >= ?2 AND (?3 IS NULL OR instance = ?3)
-         ORDER BY seq DESC LIMIT ?4`,
-        [after, since, id, Math.min(last, MAX_EVENTS)],
-      )
-        .map(decodeEvent)
-        .reverse(),
-    );
+    const { last = MAX_EVENTS, first } = query;
+    const [order, count] = first === undefined ? ["DESC", last] : ["ASC", first];
+    const found = this.#selectEvents("*", query, `ORDER BY seq ${order} LIMIT ?5`, count);
+    const events = found.map(decodeEvent);
+    return first === undefined ? events.reverse() : events;
+  }
+
+  /** The greatest `seq` before those events; where there are none of them, of all. @throws as `events()` */
+  seqBefore(query: EventQuery): number {
+    const { last = MAX_EVENTS } = query;
+    const found = this.#selectEvents("seq", query, "ORDER BY seq DESC LIMIT ?5", last);
+    const oldest = found.at(-1)?.[0];
+    return typeof oldest === "number" ? oldest - 1 : this.#lastSeq;
   }
 
   /** A fact about the daemon, or undefined. @throws `state_unusable`, `io` */
@@ -210,6 +216,19 @@ export class Store {
     } catch {
       // What stands in the way now will do so in the next transaction, and its commit tells.
     }
+  }
+
+  #selectEvents(columns: string, query: EventQuery, end: string, count: number): Row[] {
+    const { since = 0, until = Number.MAX_SAFE_INTEGER, ids, after = 0 } = query;
+    const wanted = ids === undefined ? null : JSON.stringify(ids);
+    return this.#read(() =>
+      rows(
+        this.#database,
+        `SELECT ${columns} FROM events WHERE seq > ?1 AND time BETWEEN ?2 AND ?3
+         AND (?4 IS NULL OR instance IN (SELECT value FROM json_each(?4))) ${end}`,
+        [after, since, until, wanted, Math.min(count, MAX_EVENTS)],
+      ),
+    );
   }
 
   #read<T>(body: () => T): T {

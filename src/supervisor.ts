@@ -1,60 +1,102 @@
-// Carries out what `lifecycle.ts` decides for the process of one instance. Owns the process.
+// Carries out what `lifecycle.ts` decides for the process of one instance. Owns its runs.
 //
-// A stop is answered when the process group is empty, not when the first process is gone.
+// A run is one process with everything that it starts. A stop is answered when nothing of the run is
+// left; what a process leaves behind when it ends by itself is ended as well.
 
 import { OrchestratorError } from "./errors.ts";
-import type { Host } from "./host.ts";
-import { type Event, type State, step } from "./lifecycle.ts";
-import { GROUP_POLL_MS, KILL_WAIT_MS, STOP_GRACE_MS } from "./limits.ts";
+import { Ending, STOP_SPANS } from "./ending.ts";
+import type { Cgroup } from "./cgroup.ts";
+import type { Host, Spawned } from "./host.ts";
+import type { ResourcesInfo } from "./info.ts";
+import { type Action, type Event, type State, step } from "./lifecycle.ts";
+import { KILL_WAIT_MS, MAX_RESTARTS, RESTART_WINDOW_MS, SWEEP_WAIT_MS } from "./limits.ts";
 import type { TargetLog } from "./log.ts";
-import { type Exit, formatExit, type InstanceId, NICE, type Priority } from "./model.ts";
+import {
+  type Exit,
+  exitFields,
+  formatExit,
+  type InstanceId,
+  NICE,
+  type Priority,
+} from "./model.ts";
 import type { Output } from "./output.ts";
+import { MARK_VARIABLE } from "./processes.ts";
+import { cannotStart, refusal, type Verb } from "./refusal.ts";
+import { Restarts, type Verdict } from "./restart.ts";
+import type { InstanceSettings } from "./settings.ts";
+import { type EndedRun, Sweeps } from "./sweep.ts";
+import { type RunIdentity, Tree } from "./tree.ts";
 
 /** What happens to an instance's process, for those who hold something for it. */
 export interface SupervisorEvents {
   /** A new process runs; it cannot have connected yet. */
-  started(): void;
-  /** The process has ended by itself or by a stop; its group may still be ending. */
+  started(run: RunIdentity): void;
+  /** The process has ended by itself or by a stop; what it has started may still be ending. */
   exited(): void;
+  /** Nothing is left of this run. */
+  gone(run: RunIdentity): void;
+  /** Something worth remembering has happened; the state, if it has changed, has changed already. */
+  happened(kind: HappeningKind, detail: Readonly<Record<string, unknown>>): void;
 }
 
-const STOP_SPANS = "run:connection:handle_request:stop";
+export type HappeningKind =
+  "started" | "exited" | "restarting" | "failed" | "stopping" | "stopped" | "stop_failed" | "swept";
+
+interface Run extends EndedRun {
+  readonly startedMs: number;
+  hasExited: boolean;
+  releaseOutput(): void;
+}
+
+export interface SupervisorOptions {
+  readonly id: InstanceId;
+  readonly host: Host;
+  readonly log: TargetLog;
+  readonly output: Output;
+  readonly events: SupervisorEvents;
+  /** Before a restart. @throws if it must not be run any more */
+  prepare(): Promise<void>;
+  /** What is run, as it stands when a process is started. */
+  program(): { readonly path: string; readonly env: Readonly<Record<string, string>> };
+  settings(): InstanceSettings;
+  /** A mark that no other run has; it goes into the environment of the process. */
+  newMark(): string;
+  /** A control group for a run, where the system lets us have one. */
+  newCgroup(mark: string): Cgroup | undefined;
+  random(): number;
+}
 
 /** The process of one instance. */
 export class Supervisor {
+  readonly #options: SupervisorOptions;
   readonly #id: InstanceId;
-  readonly #path: string;
-  readonly #env: Readonly<Record<string, string>>;
   readonly #host: Host;
   readonly #log: TargetLog;
-  readonly #output: Output;
-  readonly #events: SupervisorEvents;
+  readonly #restarts: Restarts;
   #state: State = "stopped";
-  #pid: number | undefined;
+  #run: Run | undefined;
   #exit: Exit | undefined;
-  #hasExited = true;
   /** The last exit was asked for. */
   #wasStopped = false;
-  #releaseOutput: () => void = () => {};
+  #priority: Priority | undefined;
+  #restartCount = 0;
+  #reason: string | undefined;
+  #dueMs: number | undefined;
   #cancelTimer: () => void = () => {};
   #stop: PromiseWithResolvers<void> | undefined;
+  #ending: Ending | undefined;
+  /** A stop was asked for that could not be carried out: when it ends after all, that was it. */
+  #isUnwanted = false;
+  readonly #sweeps: Sweeps;
 
-  constructor(options: {
-    id: InstanceId;
-    path: string;
-    env: Readonly<Record<string, string>>;
-    host: Host;
-    log: TargetLog;
-    output: Output;
-    events: SupervisorEvents;
-  }) {
+  constructor(options: SupervisorOptions) {
+    this.#options = options;
     this.#id = options.id;
-    this.#path = options.path;
-    this.#env = options.env;
     this.#host = options.host;
     this.#log = options.log;
-    this.#output = options.output;
-    this.#events = options.events;
+    this.#restarts = new Restarts(options.random);
+    const { id, host, log } = options;
+    this.#sweeps = new Sweeps({ id, host, log, onGone: (run) => this.#gone(run) });
   }
 
   get state(): State {
@@ -63,7 +105,22 @@ export class Supervisor {
 
   /** The process that runs, or undefined. */
   get pid(): number | undefined {
-    return this.#hasExited ? undefined : this.#pid;
+    return this.#run?.hasExited === false ? this.#run.pid : undefined;
+  }
+
+  /** The process that runs, or the one that ran last. */
+  get identity(): RunIdentity | undefined {
+    return this.#run;
+  }
+
+  /** Since when it runs, on the host's clock. */
+  get startedMs(): number | undefined {
+    return this.#run?.hasExited === false ? this.#run.startedMs : undefined;
+  }
+
+  /** When it is started again, on the host's clock. */
+  get dueMs(): number | undefined {
+    return this.#state === "waiting" ? this.#dueMs : undefined;
   }
 
   /** How the last process ended, if one has. */
@@ -71,157 +128,344 @@ export class Supervisor {
     return this.#exit;
   }
 
+  /** Why it is not running, in words, if there is more to say than how it ended. */
+  get reason(): string | undefined {
+    return this.#state === "waiting" || this.#state === "failed" ? this.#reason : undefined;
+  }
+
+  /** How often it was started again since somebody started it. */
+  get restartCount(): number {
+    return this.#restartCount;
+  }
+
+  /** The priority of the last start. */
+  get priority(): Priority | undefined {
+    return this.#priority;
+  }
+
+  /** What everything that it has started uses now; undefined if it does not run. */
+  async resources(): Promise<ResourcesInfo | undefined> {
+    const run = this.#run;
+    if (run === undefined || run.hasExited) return undefined;
+    const { processes, tree } = await run.tree.resources();
+    return {
+      processes,
+      threads: tree.threads,
+      cpu_ms: tree.cpuMs,
+      resident_bytes: tree.residentBytes,
+      open_files: tree.openFiles ?? null,
+    };
+  }
+
+  /** Of the state before the daemon was started: it has failed, and nobody has looked at it. */
+  restoreFailure(reason: string): void {
+    this.#state = "failed";
+    this.#reason = reason;
+  }
+
+  /** It ran before the daemon was started, and could not be started again: that counts as a restart. */
+  restoreFailed(reason: string): void {
+    if (this.#state !== "stopped") return; // somebody has started it meanwhile
+    if (this.#options.settings().restart !== "no") return this.#tryAgain("start", reason);
+    this.restoreFailure(reason);
+    this.#happened("failed", { reason });
+  }
+
+  /** @throws `wrong_state` if it cannot be started now */
+  checkStart(): void {
+    const { action } = step(this.#state, "start");
+    if (action !== "spawn") throw this.#refusal("start", action);
+  }
+
   /**
    * Starts the program.
    * @throws `wrong_state` if it runs already, `cannot_run` with the system's reason
    */
   start(priority: Priority | undefined): void {
-    const { state, action } = step(this.#state, "start");
-    if (action !== "spawn") throw this.#refusal("start", action);
-    let child: ReturnType<Host["spawn"]>;
-    const output = this.#output.open();
-    let stillOpen = 2; // the process, and its output
+    this.checkStart();
+    const before = this.#priority;
+    this.#priority = priority ?? this.#options.settings().priority ?? undefined;
     try {
-      child = this.#host.spawn({
-        path: this.#path,
-        env: this.#env,
-        onExit: (exit) => {
-          this.#exited(child.pid, exit);
-          if (--stillOpen === 0) this.#explain(child.pid, output.lastWords());
-        },
-        onOutput: output.append,
-        onOutputEnd: () => {
-          output.end();
-          if (--stillOpen === 0) this.#explain(child.pid, output.lastWords());
-        },
-      });
+      this.#spawn();
     } catch (error) {
-      output.end();
-      throw this.#cannot("start", error);
+      this.#priority = before;
+      throw cannotStart(this.#id, error);
     }
-    this.#pid = child.pid;
-    this.#hasExited = false;
-    this.#releaseOutput = child.releaseOutput;
-    this.#state = state;
-    this.#events.started();
-    this.#log.info("run:start", "child started", { id: this.#id, pid: child.pid });
-    if (priority !== undefined) this.#prioritise(child.pid, priority);
+    this.#cancelTimer();
+    this.#restarts.reset();
+    this.#restartCount = 0;
+    this.#began("start");
   }
 
   /**
-   * Stops the process and everything in its group.
-   * @throws `wrong_state` if it does not run, `stop_failed` naming the pids that are left
+   * Stops the process and everything that it has started.
+   * @throws `wrong_state` if it does not run, `stop_failed` naming what is left
    */
   async stop(): Promise<void> {
     const { state, action } = step(this.#state, "stop");
-    if (action === "interrupt") {
-      this.#signal("SIGINT"); // may throw: then nothing has changed
+    const run = this.#run;
+    if (action === "interrupt" && run !== undefined) {
+      const { stopSignal, stopGraceMs } = this.#options.settings();
+      const ending = this.#newEnding(run);
+      ending.begin(stopSignal, stopGraceMs); // may throw: then nothing has changed
       this.#state = state;
       this.#stop = Promise.withResolvers<void>();
-      this.#cancelTimer = this.#host.after(STOP_GRACE_MS, () => this.#expired());
-      if (this.#hasExited) this.#look();
+      this.#happened("stopping", { signal: stopSignal, grace_ms: stopGraceMs, pid: run.pid });
+    } else if (action === "kill" && run !== undefined) {
+      this.#cancelTimer();
+      this.#state = state;
+      this.#stop = Promise.withResolvers<void>();
+      this.#newEnding(run).finish();
     } else if (action !== "wait") throw this.#refusal("stop", action);
     await this.#stop?.promise;
   }
 
+  /** @throws `wrong_state` if it runs; whoever asked removes it otherwise */
+  checkRemove(): void {
+    const { action } = step(this.#state, "remove");
+    if (action !== "discard") throw this.#refusal("remove", action);
+  }
+
+  /** It is being removed: it is not started any more, and output that others hold open is let go. */
+  discard(): void {
+    if (this.#state === "waiting") this.#state = "stopped";
+    this.#cancelTimer();
+    this.#run?.releaseOutput();
+  }
+
   /** Sends SIGKILL to the group at once, without an answer. For the end of the daemon. */
   kill(): void {
-    if (this.#pid !== undefined && this.#state !== "stopped") {
-      this.#host.signalGroup(this.#pid, "SIGKILL");
+    if (this.#run !== undefined && this.#state !== "stopped") this.#run.tree.signal("SIGKILL");
+  }
+
+  /** Ends the process as if it had never been started: its start could not be remembered. */
+  undoStart(): void {
+    const run = this.#run;
+    if (run === undefined || !["running", "waiting"].includes(this.#state)) return;
+    this.#cancelTimer();
+    this.#state = "stopping";
+    this.#stop = Promise.withResolvers<void>();
+    this.#stop.promise.catch(() => {}); // nobody asked for this stop
+    this.#newEnding(run).finish();
+  }
+
+  /** Waits until nothing is left of what ended processes have left behind; hurries that up. */
+  swept(): Promise<void> {
+    return this.#sweeps.finish();
+  }
+
+  #newEnding(run: Run): Ending {
+    this.#ending = new Ending({
+      id: this.#id,
+      run,
+      host: this.#host,
+      log: this.#log,
+      mayKill: () => run === this.#run && this.#step("expired") === "kill",
+      onEnd: (left) => this.#ended(run, left),
+    });
+    return this.#ending;
+  }
+
+  /** @throws `cannot_run` */
+  #spawn(): void {
+    const settings = this.#options.settings();
+    const { path, env } = this.#options.program();
+    const mark = this.#options.newMark();
+    const output = this.#options.output.open();
+    let stillOpen = 2; // the process, and its output
+    const closed = (): void => {
+      if (--stillOpen === 0) this.#explain(run, output.lastWords());
+    };
+    const cgroup = this.#options.newCgroup(mark);
+    let child: Spawned;
+    try {
+      child = this.#host.spawn({
+        path,
+        cgroup: cgroup?.path,
+        args: settings.args,
+        env: { ...env, [MARK_VARIABLE]: mark },
+        cwd: settings.cwd ?? undefined,
+        onExit: (exit) => {
+          this.#exited(run, exit);
+          closed();
+        },
+        onOutput: output.append,
+        onOutputEnd: () => {
+          output.end();
+          closed();
+        },
+      });
+    } catch (error) {
+      output.end();
+      cgroup?.remove();
+      throw error;
     }
+    const identity = {
+      pid: child.pid,
+      get startTicks() {
+        return child.startTicks;
+      },
+      mark,
+      cgroup,
+    };
+    const run: Run = Object.assign(identity, {
+      tree: new Tree(this.#host, identity),
+      startedMs: this.#host.now(),
+      hasExited: false,
+      isGone: false,
+      releaseOutput: child.releaseOutput,
+    });
+    this.#run = run;
   }
 
-  /** Lets go of the output of processes that escaped with it. The instance is being removed. */
-  release(): void {
-    this.#releaseOutput();
+  /** A process has been started. */
+  #began(event: "start" | "due"): void {
+    const run = this.#run as Run;
+    const { pid } = run;
+    this.#step(event);
+    this.#reason = undefined;
+    this.#isUnwanted = false;
+    this.#options.events.started(run);
+    this.#log.info(event === "start" ? "run:start" : "run", "child started", { id: this.#id, pid });
+    if (this.#priority !== undefined) this.#prioritise(pid, this.#priority);
+    this.#happened("started", event === "start" ? { pid } : { pid, restart: this.#restartCount });
   }
 
-  #exited(pid: number, exit: Exit): void {
-    if (pid !== this.#pid) return;
+  #exited(run: Run, exit: Exit): void {
+    run.hasExited = true;
+    run.tree.leaderExited();
+    if (run !== this.#run) return;
     this.#exit = exit;
-    this.#hasExited = true;
+    const ranMs = this.#host.now() - run.startedMs;
     const wasStopping = this.#state === "stopping";
     this.#wasStopped = wasStopping;
-    const fields = { id: this.#id, pid, status: formatExit(exit) };
+    const status = formatExit(exit);
+    const fields = { id: this.#id, pid: run.pid, status };
     if (wasStopping) {
-      this.#log.info(STOP_SPANS, "child stop exit status", {
-        ...(exit.signal === undefined ? { code: exit.code } : { signal: exit.signal }),
-        id: this.#id,
-      });
+      this.#log.info(STOP_SPANS, "child stop exit status", { ...exitFields(exit), id: this.#id });
     } else if (exit.code === 0) this.#log.info("run", "child exited", fields);
     else this.#log.warn("run", "child exited", fields);
-    const action = this.#step("exit");
-    this.#events.exited();
-    if (action === "sweep" && this.#host.groupMembers(pid).length > 0) {
-      this.#log.warn("run", "killing what the child left behind in its process group", fields);
-      this.#host.signalGroup(pid, "SIGKILL");
+    const isWanted = !wasStopping && !this.#isUnwanted;
+    const verdict: Verdict = isWanted ? this.#judge(exit, ranMs) : { kind: "ended" };
+    const action = this.#step(verdict.kind);
+    this.#options.events.exited();
+    this.#happened("exited", {
+      pid: run.pid,
+      ...exitFields(exit),
+      ran_ms: Math.round(ranMs),
+      stopping: wasStopping,
+    });
+    if (action === "look") this.#ending?.leaderExited();
+    else {
+      // With a pause, it is gone before the next start; without one, the next start must not wait.
+      const pauseMs = verdict.kind === "crashed" ? verdict.delayMs : 0;
+      const withinMs = pauseMs > 0 ? pauseMs / 2 : SWEEP_WAIT_MS;
+      if (this.#sweeps.begin(run, withinMs)) this.#happened("swept", { pid: run.pid });
     }
-    if (wasStopping) this.#look();
+    this.#conclude(verdict, status);
+  }
+
+  #judge(exit: Exit, ranMs: number): Verdict {
+    const { restart, restartDelayMs } = this.#options.settings();
+    return this.#restarts.judge(restart, restartDelayMs, exit, ranMs, this.#host.now());
+  }
+
+  /** What follows a process that has ended by itself, or could not be started again. */
+  #conclude(verdict: Verdict, status: string): void {
+    if (verdict.kind === "crashed") {
+      this.#dueMs = this.#host.now() + verdict.delayMs;
+      this.#reason = `it ended with ${status} and is started again`;
+      this.#happened("restarting", {
+        in_ms: Math.round(verdict.delayMs),
+        restart: this.#restartCount + 1,
+        after: status,
+      });
+      this.#cancelTimer = this.#host.after(verdict.delayMs, () => void this.#due());
+    } else if (verdict.kind === "exhausted") {
+      this.#reason = `${MAX_RESTARTS} starts in ${RESTART_WINDOW_MS / 1_000} s, last exit: ${status}`;
+      const fields = { id: this.#id, reason: this.#reason };
+      this.#log.error("run", "child failed: it is not started again", fields);
+      this.#happened("failed", { reason: this.#reason });
+    }
+  }
+
+  /** The pause is over. What the last run left behind goes first, unless no pause was asked for. */
+  async #due(): Promise<void> {
+    const before = this.#run;
+    const isCurrent = (): boolean => this.#state === "waiting" && this.#run === before;
+    if (this.#options.settings().restartDelayMs > 0) await this.#sweeps.finish();
+    try {
+      if (isCurrent()) await this.#options.prepare();
+      if (!isCurrent()) return;
+      this.#spawn();
+    } catch (error) {
+      const { message } = error instanceof OrchestratorError ? error : cannotStart(this.#id, error);
+      this.#restartCount++;
+      this.#log.warn("run", "child could not be started again", { id: this.#id, error: message });
+      this.#tryAgain("due", message);
+      return;
+    }
+    this.#restartCount++;
+    this.#began("due");
+  }
+
+  /** What was tried counts as a run that has ended at once. */
+  #tryAgain(tried: "start" | "due", reason: string): void {
+    this.#step(tried);
+    const verdict = this.#judge({ code: undefined, signal: undefined }, 0);
+    this.#step(verdict.kind);
+    this.#conclude(verdict, reason);
   }
 
   /** A process that failed by itself may have said why; its output ends about when it does. */
-  #explain(pid: number, lastWords: string | undefined): void {
+  #explain(run: Run, lastWords: string | undefined): void {
     const hasFailed = this.#exit !== undefined && this.#exit.code !== 0;
-    if (pid !== this.#pid || this.#state !== "stopped" || this.#wasStopped) return;
-    if (!hasFailed || lastWords === undefined) return;
+    if (run !== this.#run || this.#wasStopped || !hasFailed || lastWords === undefined) return;
     this.#log.warn("run", "last line on standard error of the child that failed", {
       id: this.#id,
-      pid,
+      pid: run.pid,
       line: lastWords,
     });
   }
 
-  /** While stopping: is anything of the group left? Looks again as long as there is. */
-  #look(): void {
-    if (this.#state !== "stopping" || !this.#hasExited) return;
-    if (this.#host.groupMembers(this.#pid as number).length === 0) {
-      this.#cancelTimer();
+  /** A stop has ended, well or not. */
+  #ended(run: Run, left: string): void {
+    if (this.#state !== "stopping" || run !== this.#run) return;
+    this.#ending = undefined;
+    if (left === "") {
       this.#step("emptied");
+      this.#gone(run);
+      this.#happened("stopped", { pid: run.pid });
       this.#stop?.resolve();
-    } else this.#host.after(GROUP_POLL_MS, () => this.#look());
-  }
-
-  #expired(): void {
-    if (this.#step("expired") !== "kill") return;
-    const pid = this.#pid as number;
-    this.#log.warn(STOP_SPANS, "child did not stop in time, killing its process group", {
-      id: this.#id,
-      pid,
-      grace_ms: STOP_GRACE_MS,
-    });
-    this.#cancelTimer = this.#host.after(KILL_WAIT_MS, () => this.#stuck());
-    this.#signal("SIGKILL");
-  }
-
-  /** @throws `permission_denied`: a program that has changed its user may be out of our reach */
-  #signal(signal: "SIGINT" | "SIGKILL"): void {
-    try {
-      this.#host.signalGroup(this.#pid as number, signal);
-    } catch (cause) {
-      throw new OrchestratorError(
-        "permission_denied",
-        `Cannot stop instance ${JSON.stringify(this.#id)}: Cannot send ${signal} to its process group`,
-        { cause },
-      );
+      return;
     }
+    this.#step(run.hasExited ? "strays" : "stuck");
+    this.#isUnwanted = true;
+    this.#happened("stop_failed", { left });
+    this.#stop?.reject(
+      new OrchestratorError(
+        "stop_failed",
+        `Cannot stop instance "${this.#id}": still there ${KILL_WAIT_MS} ms after SIGKILL: ${left}`,
+      ),
+    );
   }
 
-  #stuck(): void {
-    const left = this.#host.groupMembers(this.#pid as number);
-    if (this.#step("stuck") !== "report") return;
-    const error = new OrchestratorError(
-      "stop_failed",
-      `Cannot stop instance ${JSON.stringify(this.#id)}: ` +
-        `still there ${KILL_WAIT_MS} ms after SIGKILL: pid ${left.join(", ")}`,
-    );
-    if (this.#hasExited) this.#state = "stopped"; // its own process is gone: it may be started again
-    this.#stop?.reject(error);
+  /** Nothing is left of a run; a sweep and a stop may both find that. */
+  #gone(run: EndedRun): void {
+    if (run.isGone) return;
+    run.isGone = true;
+    run.tree.release();
+    this.#options.events.gone(run);
   }
 
   #step(event: Event): ReturnType<typeof step>["action"] {
     const { state, action } = step(this.#state, event);
     this.#state = state;
     return action;
+  }
+
+  #happened(kind: HappeningKind, detail: Readonly<Record<string, unknown>>): void {
+    this.#options.events.happened(kind, detail);
   }
 
   #prioritise(pid: number, priority: Priority): void {
@@ -236,27 +480,8 @@ export class Supervisor {
     }
   }
 
-  #refusal(verb: "start" | "stop", action: string): OrchestratorError {
-    const pid = this.#pid ?? 0;
-    const reason =
-      action === "refuseRunning"
-        ? `already running (pid ${pid})`
-        : action === "refuseStopping"
-          ? `it is stopping (pid ${pid})`
-          : `it is not running${this.#exit === undefined ? "" : ` (last exit: ${formatExit(this.#exit)})`}`;
-    return new OrchestratorError(
-      "wrong_state",
-      `Cannot ${verb} instance ${JSON.stringify(this.#id)}: ${reason}`,
-    );
-  }
-
-  #cannot(verb: string, error: unknown): OrchestratorError {
-    const subject = `Cannot ${verb} instance ${JSON.stringify(this.#id)}`;
-    if (!(error instanceof OrchestratorError)) {
-      return new OrchestratorError("internal", subject, { cause: error });
-    }
-    return new OrchestratorError(error.code, `${subject}: ${error.message}`, {
-      cause: error.cause,
-    });
+  #refusal(verb: Verb, action: Action): OrchestratorError {
+    const { state, exit, reason } = this;
+    return refusal(verb, action, { id: this.#id, pid: this.#run?.pid, state, exit, reason });
   }
 }

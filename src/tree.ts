@@ -7,8 +7,8 @@
 import type { Cgroup } from "./cgroup.ts";
 import { OrchestratorError } from "./errors.ts";
 import type { Host } from "./host.ts";
-import { MAX_FREEZE_LOOKS, MAX_NAMED_PROCESSES } from "./limits.ts";
-import type { ProcessEntry, Resources } from "./processes.ts";
+import { HELD_NUMBER_MS, MAX_FREEZE_LOOKS, MAX_NAMED_PROCESSES } from "./limits.ts";
+import { type ProcessEntry, type Resources, TICK_MS } from "./processes.ts";
 
 /** What a tree needs of the system. */
 export type TreeHost = Pick<
@@ -16,13 +16,17 @@ export type TreeHost = Pick<
   "signalGroup" | "signalProcess" | "readProcess" | "snapshot" | "resources" | "now" | "after"
 >;
 
-/** What a tree is known by. */
-export interface TreeRoot {
-  /** Of the process that we started: the number of its group and its session too. */
+/** What tells a process that we started from every other one, also after the daemon was started anew. */
+export interface RunIdentity {
+  /** The number of its group and its session too. */
   readonly pid: number;
   /** Undefined if it was gone before anybody could look. */
   readonly startTicks: number | undefined;
   readonly mark: string;
+}
+
+/** What a tree is known by. */
+export interface TreeRoot extends RunIdentity {
   readonly cgroup?: Cgroup | undefined;
 }
 
@@ -92,10 +96,20 @@ export class Tree {
    * empty, or led by another process, the number means nothing any more.
    */
   #isSessionOver = false;
+  readonly #startedMs: number;
+  /** Our process has ended: when the number was ours for sure, since some of ours held it still. */
+  #heldMs: number | undefined;
 
+  /** Of a process that was started just now. */
   constructor(host: TreeHost, root: TreeRoot) {
     this.#host = host;
     this.#root = root;
+    this.#startedMs = host.now();
+  }
+
+  /** The process that we started has ended just now: its number may go to somebody else. */
+  leaderExited(): void {
+    this.#heldMs = this.#host.now();
   }
 
   /**
@@ -121,9 +135,8 @@ export class Tree {
    * Who has left the group does not count: see `left`.
    */
   isGroupEmpty(): boolean {
-    if (this.#isStrange()) return true;
     try {
-      return !this.#host.signalGroup(this.#root.pid, 0);
+      return !this.#host.signalGroup(this.#root.pid, 0) || this.#isStrange();
     } catch {
       return false; // there, and not ours to signal
     }
@@ -131,16 +144,20 @@ export class Tree {
 
   /** Everything of the tree that still runs, in order of pid. @throws if there is no way to look */
   async left(): Promise<ProcessEntry[]> {
-    const snapshot = await this.#host.snapshot();
-    const index = indexOf(snapshot);
-    const { pid, startTicks, mark, cgroup } = this.#root;
+    const nowMs = this.#host.now();
+    const index = indexOf(await this.#host.snapshot());
+    const { pid, mark, cgroup } = this.#root;
+    const startTicks = this.#root.startTicks;
     const seeds = [...(index.byMark.get(mark) ?? [])];
     const leader = index.byPid.get(pid);
     const session = index.bySession.get(pid) ?? [];
-    if (leader === undefined ? session.length === 0 : leader.startTicks !== startTicks) {
+    if (leader === undefined ? !this.#isHeldBy(session) : leader.startTicks !== startTicks) {
       this.#isSessionOver = true;
     }
-    if (!this.#isSessionOver) seeds.push(...session);
+    if (!this.#isSessionOver) {
+      seeds.push(...session);
+      if (this.#heldMs !== undefined) this.#heldMs = Math.max(this.#heldMs, nowMs);
+    }
     for (const inside of cgroup?.pids() ?? []) {
       const entry = index.byPid.get(inside) ?? this.#host.readProcess(inside);
       if (entry !== undefined) seeds.push({ mark, ...entry });
@@ -148,14 +165,9 @@ export class Tree {
     return this.#members.find(index, seeds);
   }
 
-  /** Signals the group, then whoever has left it. @returns everything that still ran at that look */
-  async signalAll(signal: NodeJS.Signals): Promise<ProcessEntry[]> {
-    this.signal(signal);
-    const members = await this.left();
-    for (const entry of members) {
-      if (entry.group !== this.#root.pid) this.#host.signalProcess(entry, signal);
-    }
-    return members;
+  /** Signals processes that a look has found, each only if it is the same still. */
+  signalEach(entries: readonly ProcessEntry[], signal: NodeJS.Signals): void {
+    for (const entry of entries) this.#host.signalProcess(entry, signal);
   }
 
   /** Ends everything with SIGKILL, again and again until nothing is left. @returns what is left */
@@ -170,26 +182,57 @@ export class Tree {
           // What is not ours to signal is in the list of what is left.
         }
       },
-      isStruck: ({ group }) => group === this.#root.pid,
+      isStruck: ({ group }) => group === this.#root.pid && !this.#isSessionOver,
     });
   }
 
-  /** What the process that we started uses, and all of the tree together. */
-  async resources(): Promise<{ process: Resources | undefined; tree: Resources }> {
-    const { pid, startTicks = -1 } = this.#root;
-    const members = await this.left();
-    const used = members.flatMap((entry) => this.#host.resources(entry) ?? []);
-    return { process: this.#host.resources({ pid, startTicks }), tree: sumResources(used) };
+  /** Nothing is left: removes its control group, if there is one. */
+  release(): void {
+    this.#root.cgroup?.remove();
   }
 
-  /** Whether the number of our group belongs to somebody else by now. */
+  /** What the process that we started uses, and all of the tree together. */
+  async resources(): Promise<{
+    processes: number;
+    process: Resources | undefined;
+    tree: Resources;
+  }> {
+    const { pid } = this.#root;
+    const startTicks = this.#root.startTicks ?? -1;
+    const members = await this.left();
+    const used = members.flatMap((entry) => this.#host.resources(entry) ?? []);
+    return {
+      processes: used.length,
+      process: this.#host.resources({ pid, startTicks }),
+      tree: sumResources(used),
+    };
+  }
+
+  /** Whether the number of our group may belong to somebody else by now. */
   #isStrange(): boolean {
     if (this.#isSessionOver) return true;
-    const { pid, startTicks } = this.#root;
-    const leader = this.#host.readProcess(pid);
-    this.#isSessionOver = leader !== undefined && leader.startTicks !== startTicks;
+    if (this.#heldMs === undefined) return false; // until its end is told, its number is its own
+    const leader = this.#host.readProcess(this.#root.pid);
+    if (leader === undefined) return this.#host.now() > this.#heldMs + HELD_NUMBER_MS;
+    this.#isSessionOver = leader.startTicks !== this.#root.startTicks;
     return this.#isSessionOver;
   }
+
+  /** Whether a session without its leader is ours: somebody in it began while the number was ours. */
+  #isHeldBy(session: readonly ProcessEntry[]): boolean {
+    const startTicks = this.#root.startTicks;
+    if (this.#heldMs === undefined || startTicks === undefined) return session.length > 0;
+    const heldMs = this.#heldMs - this.#startedMs + HELD_NUMBER_MS;
+    return session.some((entry) => entry.startTicks <= startTicks + heldMs / TICK_MS);
+  }
+}
+
+/** What is to be ended. */
+interface Target {
+  find(): Promise<ProcessEntry[]>;
+  /** Signals whole groups at once: the system lets no fork slip through. */
+  strike(signal: NodeJS.Signals): void;
+  isStruck(entry: ProcessEntry): boolean;
 }
 
 /**
@@ -200,12 +243,7 @@ export class Tree {
 export async function endAll(
   host: TreeHost,
   withinMs: number,
-  target: {
-    find(): Promise<ProcessEntry[]>;
-    /** Signals whole groups at once: the system lets no fork slip through. */
-    strike(signal: NodeJS.Signals): void;
-    isStruck(entry: ProcessEntry): boolean;
-  },
+  target: Target,
 ): Promise<ProcessEntry[]> {
   const deadline = host.now() + withinMs;
   const frozen = new Map<number, number>();
@@ -232,11 +270,13 @@ export async function endAll(
 /** Stops what is found and not in `frozen`, until nothing new is found. @returns all that is found */
 async function freeze(
   host: TreeHost,
-  target: { find(): Promise<ProcessEntry[]>; isStruck(entry: ProcessEntry): boolean },
+  target: Target,
   frozen: Map<number, number>,
 ): Promise<ProcessEntry[]> {
   for (let look = 0; ; look++) {
     const members = await target.find();
+    // Whether the number of a group is ours still may not be known before somebody has looked.
+    if (look === 0 && members.length > 0) target.strike("SIGSTOP");
     const fresh = members.filter(
       (entry) => !target.isStruck(entry) && frozen.get(entry.pid) !== entry.startTicks,
     );

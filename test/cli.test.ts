@@ -2,101 +2,11 @@ import { describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import { main } from "../src/cli.ts";
-import { ClosedPipe, type Terminal } from "../src/cli/terminal.ts";
-import { DEADLINES, type Deadlines } from "../src/client.ts";
+import { ClosedPipe } from "../src/cli/terminal.ts";
 import { type FakeConnection, FakeDaemon } from "./support/fake-daemon.ts";
+import { A, B, friendly, INFO, run, type Setting, STOPPED } from "./support/typist.ts";
 
-const A = "0195fc7b-33e6-70e3-bee1-ac515185fac7";
-const B = "0195fc7b-4444-70e3-bee1-ac515185fa00";
 const CLI = join(import.meta.dir, "..", "src", "cli.ts");
-
-const STOPPED = {
-  running: false,
-  binary: "/opt/ping",
-  privileged: false,
-  state: "stopped",
-  pid: null,
-  connected: false,
-  dialect: null,
-  held: false,
-  exit: null,
-  messages: { received: 0, unlinked: 0, refused: 0 },
-};
-const ROUTE = {
-  type_name: "a::Ping",
-  from: null,
-  to: B,
-  queue: "4MiB",
-  on_full: "drop-oldest",
-  routed: 1,
-  delivered: 1,
-  queued: 0,
-  dropped: {},
-};
-const INFO = {
-  runtimes: { [A]: { ...STOPPED, running: true, state: "running", pid: 123 }, [B]: STOPPED },
-  links: { "a::Ping": [B] },
-  routes: [ROUTE],
-  telemetry: null,
-  pid: 1,
-};
-
-/** A daemon that knows two instances, accepts everything, and remembers what it was asked. */
-function friendly(requests: unknown[]): FakeDaemon {
-  return new FakeDaemon((body, connection) => {
-    const request: unknown = JSON.parse(String(body));
-    requests.push(request);
-    if (request === "Version") connection.ok("0.1.0");
-    else connection.ok(request === "Info" ? INFO : null);
-  });
-}
-
-interface Ran {
-  code: number;
-  out: string;
-  err: string;
-}
-
-interface Setting {
-  readonly deadlines?: Partial<Deadlines>;
-  /** What a person answers; undefined: there is nobody to ask. */
-  readonly answer?: string;
-  readonly interrupted?: Promise<void>;
-  readonly env?: Record<string, string>;
-  readonly folder?: string;
-  readonly screen?: boolean;
-  readonly write?: (text: string) => void;
-  readonly outputClosed?: Promise<void>;
-}
-
-async function run(argv: readonly string[], setting: Setting = {}): Promise<Ran> {
-  const ran: Ran = { code: -1, out: "", err: "" };
-  const never = new Promise<never>(() => {});
-  const terminal: Terminal = {
-    env: setting.env ?? {},
-    folder: setting.folder ?? "/home/user",
-    outputIsScreen: setting.screen ?? false,
-    reportIsScreen: setting.screen ?? false,
-    canAsk: setting.answer !== undefined,
-    deadlines: { ...DEADLINES, ...setting.deadlines },
-    interrupted: setting.interrupted ?? never,
-    async write(data) {
-      const text = typeof data === "string" ? data : Buffer.from(data).toString("latin1");
-      setting.write?.(text);
-      ran.out += text;
-    },
-    report: (text) => void (ran.err += text),
-    async ask(question) {
-      ran.err += question;
-      return setting.answer ?? "";
-    },
-    outputClosed: () => setting.outputClosed ?? never,
-    release: () => {},
-  };
-  ran.code = await main(argv, terminal);
-  return ran;
-}
 
 describe("main() sends and prints", () => {
   const table: [line: string, out: string, ...requests: unknown[]][] = [
@@ -135,9 +45,9 @@ describe("main() sends and prints", () => {
     ["clear", "cleared orchestrator state\n", "Clear"],
     [
       "runtime list",
-      "ID                                    BINARY     STATE              PRIVILEGED  CONNECTED  MESSAGES\n" +
-        `${A}  /opt/ping  running (pid 123)  no          no         0\n` +
-        `${B}  /opt/ping  stopped            no          no         0\n`,
+      "ID                                    NAME  BINARY     STATE              PRIVILEGED  CONNECTED  MESSAGES\n" +
+        `${A}  ping  /opt/ping  running (pid 123)  no          no         0\n` +
+        `${B}  pong  /opt/ping  stopped            no          no         0\n`,
       "Info",
     ],
     [
@@ -204,7 +114,7 @@ describe("main() and `clear`", () => {
     const ran = await run(argv(daemon), { answer: "y" });
     expect(ran.code).toBe(0);
     expect(ran.out).toBe("cleared orchestrator state\n");
-    expect(ran.err).toContain(`${A}  /opt/ping  running (pid 123)`);
+    expect(ran.err).toContain(`${A}  ping  /opt/ping  running (pid 123)`);
     expect(ran.err).toEndWith(
       "This stops 1 instance and removes 2 instances and 1 link.\nContinue? [y/N] ",
     );
@@ -318,7 +228,7 @@ describe("main() fails", () => {
     const missing = await run(["runtime", "stop", "ffff", "--socket", daemon.path]);
     expect([missing.code, missing.err.split("\n")[0]]).toEqual([
       4,
-      'error: Cannot find instance "ffff": no id begins or ends with it',
+      'error: Cannot find instance "ffff": it is no name, and no id begins or ends with it',
     ]);
     expect((await run(["runtime", "stop", "0195", "--socket", daemon.path])).code).toBe(4);
     using other = refused("not_found", "Cannot stop instance: not registered");

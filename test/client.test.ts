@@ -3,7 +3,12 @@ import { mkdirSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { type Address, formatAddress } from "../src/address.ts";
-import { ControlClient, type Deadlines, defaultControlAddress } from "../src/client.ts";
+import {
+  ControlClient,
+  type Deadlines,
+  defaultControlAddress,
+  stopDeadline,
+} from "../src/client.ts";
 import { errorCode, messageChain } from "../src/errors.ts";
 import { encodeFrame } from "../src/frame.ts";
 import { MAX_FOLLOWER_BYTES } from "../src/limits.ts";
@@ -245,7 +250,9 @@ describe("ControlClient.upload()", () => {
       writeFileSync(path, content);
       const client = await connect(daemon);
       const progress: number[] = [];
-      const total = await client.upload(ID, path, true, (sent) => progress.push(sent));
+      const total = await client.upload(ID, path, { privileged: true }, (sent) =>
+        progress.push(sent),
+      );
       expect(total).toBe(size);
       const [announcement, ...pieces] = daemon.connections[0]?.bodies ?? [];
       expect(JSON.parse(String(announcement))).toEqual({
@@ -253,6 +260,7 @@ describe("ControlClient.upload()", () => {
           id: ID,
           length: size,
           hash: [...new Bun.CryptoHasher("sha256").update(content).digest()],
+          path,
           privileged: true,
         },
       });
@@ -268,7 +276,7 @@ describe("ControlClient.upload()", () => {
   test("takes a Blob", async () => {
     using daemon = uploadDaemon((_body, connection) => collector(connection));
     const client = await connect(daemon);
-    expect(await client.upload(ID, new Blob(["abc"]), false)).toBe(3);
+    expect(await client.upload(ID, new Blob(["abc"]), {})).toBe(3);
     client.close();
   });
 
@@ -281,7 +289,7 @@ describe("ControlClient.upload()", () => {
     writeFileSync(path, Buffer.alloc(32 * 1024 * 1024));
     const client = await connect(daemon);
     let sent = 0;
-    const upload = client.upload(ID, path, false, (bytes) => (sent = bytes));
+    const upload = client.upload(ID, path, {}, (bytes) => (sent = bytes));
     await Bun.sleep(100); // whatever happens in that time, it must not be much
     expect(sent).toBeLessThan(4 * 1024 * 1024);
     daemon.connections[0]?.socket.resume();
@@ -298,7 +306,7 @@ describe("ControlClient.upload()", () => {
     const path = join(daemon.folder, "program");
     writeFileSync(path, Buffer.alloc(32 * 1024 * 1024));
     const client = await connect(daemon);
-    expect(await failure(client.upload(ID, path, false))).toEqual({
+    expect(await failure(client.upload(ID, path, {}))).toEqual({
       code: "upload_failed",
       chain: ["Cannot store upload", "no space left on device"],
     });
@@ -313,7 +321,7 @@ describe("ControlClient.upload()", () => {
     const path = join(daemon.folder, "program");
     writeFileSync(path, Buffer.alloc(8 * 1024 * 1024));
     const client = await connect(daemon, { uploadIdleMs: 50 });
-    expect((await failure(client.upload(ID, path, false))).code).toBe("timed_out");
+    expect((await failure(client.upload(ID, path, {}))).code).toBe("timed_out");
   });
 
   test("a refusal of the announcement sends nothing, and the connection stays", async () => {
@@ -321,7 +329,7 @@ describe("ControlClient.upload()", () => {
       connection.refuse("already_exists", "Cannot add instance"),
     );
     const client = await connect(daemon);
-    const upload = client.upload(ID, new Blob(["abc"]), false);
+    const upload = client.upload(ID, new Blob(["abc"]), {});
     expect((await failure(upload)).code).toBe("already_exists");
     expect(await client.request(VERSION)).toBe("0.1.0");
     client.close();
@@ -336,7 +344,7 @@ describe("ControlClient.upload()", () => {
     const path = join(daemon.folder, "program");
     writeFileSync(path, Buffer.alloc(1_000_000));
     const client = await connect(daemon);
-    expect(await failure(client.upload(ID, path, false))).toEqual({
+    expect(await failure(client.upload(ID, path, {}))).toEqual({
       code: "upload_failed",
       chain: [`Cannot upload ${JSON.stringify(path)}: it changed while it was sent`],
     });
@@ -347,13 +355,13 @@ describe("ControlClient.upload()", () => {
     using daemon = uploadDaemon(() => {});
     const client = await connect(daemon);
     const missing = join(daemon.folder, "missing");
-    expect(await failure(client.upload(ID, missing, false))).toEqual({
+    expect(await failure(client.upload(ID, missing, {}))).toEqual({
       code: "io",
       chain: [`Cannot read ${JSON.stringify(missing)}`, "no such file or directory"],
     });
     const folder = join(daemon.folder, "folder");
     mkdirSync(folder);
-    expect((await failure(client.upload(ID, folder, false))).chain).toEqual([
+    expect((await failure(client.upload(ID, folder, {}))).chain).toEqual([
       `Cannot read ${JSON.stringify(folder)}`,
       "it is not a regular file",
     ]);
@@ -447,6 +455,86 @@ describe("ControlClient.follow()", () => {
       break;
     }
     await daemon.closed;
+  });
+});
+
+describe("ControlClient.events() and output()", () => {
+  const EVENT = { seq: 1, time: 5, kind: "started", id: ID, name: "ping", detail: { pid: 7 } };
+  const LINE = { id: ID, time: 5, stream: "stdout", line: "hello" };
+
+  /** A daemon that answers a query with these items, and ends the connection. */
+  const streaming = (...items: unknown[]): FakeDaemon =>
+    new FakeDaemon((_body, connection) => {
+      connection.ok(null);
+      for (const item of items) connection.frame(JSON.stringify(item));
+      connection.end();
+    });
+
+  test("send the query and hand out items", async () => {
+    using daemon = streaming(EVENT, { ...EVENT, kind: "novel" });
+    const events = (await connect(daemon)).events({ ids: [ID], last: 2, follow: true });
+    expect(await Array.fromAsync(events)).toEqual([EVENT, { ...EVENT, kind: "novel" }] as never);
+    expect(JSON.parse(String(daemon.connections[0]?.bodies[0]))).toEqual({
+      Events: { ids: [ID], last: 2, follow: true },
+    });
+    using other = streaming(LINE, { ...LINE, stream: null });
+    const output = (await connect(other)).output({ stream: "stdout", since: 3 });
+    expect((await Array.fromAsync(output)).map(({ line }) => line)).toEqual(["hello", "hello"]);
+    expect(JSON.parse(String(other.connections[0]?.bodies[0]))).toEqual({
+      Output: { stream: "stdout", since: 3, follow: false },
+    });
+  });
+
+  test.each([
+    [{ ...EVENT, detail: null }],
+    [{ ...EVENT, time: "5" }],
+    [{ ...EVENT, kind: 3 }],
+    ["started"],
+    [null],
+  ])("an item of another form ends the stream with an error: %j", async (item) => {
+    using daemon = streaming(EVENT, item);
+    const events = (await connect(daemon)).events();
+    expect((await failure(Array.fromAsync(events))).code).toBe("io");
+    await daemon.closed;
+  });
+
+  test("a daemon that knows no such request refuses", async () => {
+    using daemon = new FakeDaemon((_body, connection) => connection.refuse("bad_request", "What?"));
+    const events = (await connect(daemon)).events();
+    expect((await failure(events.ready)).code).toBe("bad_request");
+    expect((await failure(Array.fromAsync(events))).code).toBe("bad_request");
+  });
+
+  test("take no more than their bound while nobody reads, and lose nothing", async () => {
+    const count = 8 * (MAX_FOLLOWER_BYTES / 65_536);
+    using daemon = streaming(
+      ...Array.from({ length: count }, (_, n) => ({ ...LINE, time: n, line: "x".repeat(65_536) })),
+    );
+    const output = (await connect(daemon)).output();
+    let seen = 0;
+    for await (const batch of output.batches()) {
+      const bytes = batch.reduce((sum, { line }) => sum + line.length, 0);
+      expect(bytes).toBeLessThanOrEqual(MAX_FOLLOWER_BYTES + 1024 * 1024);
+      for (const { time } of batch) expect(time).toBe(seen++);
+      await Bun.sleep(1); // let the connection run ahead, if it would
+    }
+    expect(seen).toBe(count);
+  });
+});
+
+describe("stopDeadline()", () => {
+  test("is beyond the grace and what follows it", () => {
+    expect(stopDeadline(60_000)).toBe(70_000);
+  });
+
+  test("a stop may take as long as the grace that is known", async () => {
+    using daemon = new FakeDaemon((body, connection) => {
+      if (String(body) === '"Version"') connection.ok("0.1.0");
+    });
+    const client = await connect(daemon, { answerMs: 1000 });
+    const start = performance.now();
+    expect((await failure(client.request(STOP, 1100))).chain[1]).toBe("no answer within 1.1 s");
+    expect(performance.now() - start).toBeGreaterThan(1000); // probes take nothing of it
   });
 });
 

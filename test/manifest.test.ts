@@ -8,7 +8,7 @@ import { INSTANCE_KEYS, LINK_KEYS } from "../src/manifest/entries.ts";
 import { formatFault } from "../src/manifest/fault.ts";
 import { defineManifest, type ManifestShape } from "../src/manifest/shape.ts";
 import type { Manifest } from "../src/manifest/wanted.ts";
-import { DEFAULT_SETTINGS } from "../src/settings.ts";
+import { DEFAULT_PROGRAM } from "../src/settings.ts";
 import { faultsOf, FOLDER, load, sourcesOf } from "./support/manifest.ts";
 
 /** One instance with all keys, one with none but the needed one, and links of every kind. */
@@ -110,7 +110,7 @@ const FULL: Manifest = {
       ready: { output: "listening" },
     },
     {
-      settings: { ...DEFAULT_SETTINGS, name: "pong" },
+      settings: { ...DEFAULT_PROGRAM, name: "pong" },
       path: "/opt/pong",
       copy: false,
       start: true,

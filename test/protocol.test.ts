@@ -27,7 +27,7 @@ const upload = (length: number): Request => ({
   id: ID,
   length,
   hash: HASH_HEX,
-  privileged: false,
+  settings: { privileged: false },
 });
 
 describe("decodeRequest() (P-11)", () => {
@@ -44,25 +44,28 @@ describe("decodeRequest() (P-11)", () => {
     ['{"Info":null}', { kind: "Info" }],
     [
       `{"Add":{"id":"${ID}","path":"/bin/x","privileged":false}}`,
-      { kind: "Add", id: ID, path: "/bin/x", privileged: false },
+      { kind: "Add", id: ID, path: "/bin/x", settings: { privileged: false } },
     ],
     [
       `{"Add":{"id":"${ID}","path":"/bin/x","privileged":true}}`,
-      { kind: "Add", id: ID, path: "/bin/x", privileged: true },
+      { kind: "Add", id: ID, path: "/bin/x", settings: { privileged: true } },
     ],
     [
       `{"Add":{"id":"${ID}","path":"/bin/x"}}`,
-      { kind: "Add", id: ID, path: "/bin/x", privileged: false },
+      { kind: "Add", id: ID, path: "/bin/x", settings: { privileged: false } },
     ],
     [
       `{"Add":{"id":"${ID}","path":"/bin/x","privileged":null}}`,
-      { kind: "Add", id: ID, path: "/bin/x", privileged: false },
+      { kind: "Add", id: ID, path: "/bin/x", settings: { privileged: false } },
     ],
     [
       `{"AddWithBinary":{"id":"${ID}","length":1234,"hash":${JSON.stringify(HASH)},"privileged":false}}`,
       upload(1_234),
     ],
-    [`{"AddWithBinary":{"id":"${ID}","length":0,"hash":${JSON.stringify(HASH)}}}`, upload(0)],
+    [
+      `{"AddWithBinary":{"id":"${ID}","length":0,"hash":${JSON.stringify(HASH)},"privileged":false}}`,
+      upload(0),
+    ],
     [`{"Remove":"${ID}"}`, { kind: "Remove", id: ID }],
     [`{"Start":{"id":"${ID}","priority":"high"}}`, { kind: "Start", id: ID, priority: "high" }],
     [`{"Start":{"id":"${ID}","priority":"normal"}}`, { kind: "Start", id: ID, priority: "normal" }],
@@ -144,7 +147,7 @@ describe("decodeRequest() (P-11)", () => {
         kind: "Add",
         id: ID,
         path: "/😀",
-        privileged: false,
+        settings: { privileged: false },
       },
     ],
   ];
@@ -421,7 +424,7 @@ describe("encodeRequest()", () => {
     expect(text({ kind: "Start", id: ID, priority: undefined })).toBe(
       `{"Start":{"id":"${ID}","priority":null}}`,
     );
-    expect(text({ kind: "Add", id: ID, path: "/bin/x", privileged: false })).toBe(
+    expect(text({ kind: "Add", id: ID, path: "/bin/x", settings: { privileged: false } })).toBe(
       `{"Add":{"id":"${ID}","path":"/bin/x","privileged":false}}`,
     );
     expect(text(upload(3))).toBe(
@@ -573,8 +576,11 @@ describe("describeRequest()", () => {
     ["Version", { kind: "Version" }],
     ["Info", { kind: "Info" }],
     ["Clear", { kind: "Clear" }],
-    [`Add(${ID}, "/a b")`, { kind: "Add", id: ID, path: "/a b", privileged: false }],
-    [`Add(${ID}, "/x", privileged)`, { kind: "Add", id: ID, path: "/x", privileged: true }],
+    [`Add(${ID}, "/a b")`, { kind: "Add", id: ID, path: "/a b", settings: { privileged: false } }],
+    [
+      `Add(${ID}, "/x", {"privileged":true})`,
+      { kind: "Add", id: ID, path: "/x", settings: { privileged: true } },
+    ],
     [`AddWithBinary(${ID}, 7 bytes)`, upload(7)],
     [`Remove(${ID})`, { kind: "Remove", id: ID }],
     [`Start(${ID})`, { kind: "Start", id: ID, priority: undefined }],
@@ -629,14 +635,14 @@ function randomRequest(random: Random): Request {
     case "Clear":
       return { kind };
     case "Add":
-      return { kind, id: id(), path: text(300), privileged: random.chance(0.5) };
+      return { kind, id: id(), path: text(300), settings: { privileged: random.chance(0.5) } };
     case "AddWithBinary":
       return {
         kind,
         id: id(),
         length: random.size(0, MAX_UPLOAD_BYTES),
         hash: random.bytes(32).toString("hex"),
-        privileged: random.chance(0.5),
+        settings: { privileged: random.chance(0.5) },
       };
     case "Start":
       return { kind, id: id(), priority: random.pick(["high", "normal", "low", undefined]) };

@@ -151,11 +151,13 @@ describe.each(["a file", ":memory:"])("Store in %s", (where) => {
           .join("");
       expect(kinds({})).toBe("123456");
       expect(kinds({ since: NOW + 3 })).toBe("3456");
-      expect(kinds({ id: idOf(7) })).toBe("246");
+      expect(kinds({ ids: [idOf(7)] })).toBe("246");
+      expect(kinds({ ids: [] })).toBe("");
+      expect(kinds({ until: NOW + 2 })).toBe("12");
       expect(kinds({ after: 4 })).toBe("56");
       expect(kinds({ last: 2 })).toBe("56");
       expect(kinds({ last: 0 })).toBe("");
-      expect(kinds({ last: 1, id: idOf(7), since: NOW + 2, after: 1 })).toBe("6");
+      expect(kinds({ last: 1, ids: [idOf(7)], since: NOW + 2, after: 1 })).toBe("6");
       store.close();
     });
 

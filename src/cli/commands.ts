@@ -2,68 +2,8 @@
 //
 // Says what can be typed, never what it does: that is `run.ts`.
 
-/** How hints and examples call this program: as a compiled executable, or from a checkout. */
-const COMPILED: boolean = import.meta.path.startsWith("/$bunfs/");
-export const CLI: string = COMPILED ? "veecle-orchestrator" : "bun run cli";
-export const DAEMON: string = COMPILED ? "veecle-orchestrator daemon" : "bun run daemon";
-
-export type CommandName =
-  | "version"
-  | "clear"
-  | "runtime add"
-  | "runtime start"
-  | "runtime stop"
-  | "runtime remove"
-  | "runtime list"
-  | "runtime stdout"
-  | "link add"
-  | "link remove"
-  | "link list";
-
-/** What a value stands for; it decides which values are refused before anything is sent. */
-export type ValueKind =
-  | "path" // a program
-  | "id" // a whole UUID, of an instance that may not exist yet
-  | "instance" // an id, or its unique beginning or end
-  | "target" // an instance, or HOST:PORT
-  | "type" // a type name
-  | "priority"
-  | "queue" // a size, or a number of messages
-  | "policy" // what happens when a queue is full
-  | "address"; // a socket: PATH or HOST:PORT
-
-/** One value that a command takes by its place. All of them are required. */
-export interface Argument {
-  readonly name: string;
-  readonly kind: ValueKind;
-  readonly text: string;
-}
-
-/** One option; without a value it is a switch. */
-export interface Option {
-  readonly name: `--${string}`;
-  readonly short?: `-${string}`;
-  readonly value?: { readonly name: string; readonly kind: ValueKind };
-  readonly required?: boolean;
-  readonly text: string;
-}
-
-export interface Command {
-  readonly name: CommandName;
-  readonly summary: string;
-  /** Further sentences for the command's own page. */
-  readonly details?: string;
-  readonly arguments: readonly Argument[];
-  readonly options: readonly Option[];
-  /** What is typed after the program's name. */
-  readonly examples: readonly string[];
-}
-
-const INSTANCE: Argument = {
-  name: "ID",
-  kind: "instance",
-  text: "the instance: its id, or the beginning or end of its id if no other has it",
-};
+import { EVERYDAY } from "./everyday.ts";
+import { type Argument, type Command, INSTANCE, type Option, QUIET } from "./surface.ts";
 
 const LINK_OPTIONS: readonly Option[] = [
   {
@@ -85,18 +25,6 @@ const LINK_OPTIONS: readonly Option[] = [
   },
 ];
 
-/** Taken by every command, before or after its words. */
-export const COMMON_OPTIONS: readonly Option[] = [
-  {
-    name: "--socket",
-    value: { name: "PATH|HOST:PORT", kind: "address" },
-    text: "the daemon's control socket; also VEECLE_ORCHESTRATOR_SOCKET",
-  },
-  { name: "--no-color", text: "no colours, even on a terminal; also NO_COLOR" },
-  { name: "--help", short: "-h", text: "print the page of this command" },
-  { name: "--version", short: "-V", text: "print the version of this program" },
-];
-
 /** The first words that others follow, and what they are about. */
 export const NOUNS: Readonly<Record<string, string>> = {
   runtime: "Instances: programs that the orchestrator runs and connects.",
@@ -104,6 +32,7 @@ export const NOUNS: Readonly<Record<string, string>> = {
 };
 
 export const COMMANDS: readonly Command[] = [
+  ...EVERYDAY,
   {
     name: "runtime add",
     summary: "Register a program as an instance, without starting it",
@@ -111,20 +40,72 @@ export const COMMANDS: readonly Command[] = [
       "A relative path is resolved in the current folder; a bare name is also searched in PATH.\n" +
       "The id is printed.",
     arguments: [{ name: "PATH", kind: "path", text: "the program" }],
+    rest: { name: "ARG", kind: "text", text: "what the program is started with" },
     options: [
+      {
+        name: "--name",
+        value: { name: "NAME", kind: "name" },
+        text: "what to call it; without it, as its file, then with -2, -3, …",
+      },
       {
         name: "--id",
         value: { name: "UUID", kind: "id" },
         text: "the id of the instance; without it, a new one is made",
       },
+      {
+        name: "--env",
+        value: { name: "KEY=VALUE", kind: "variable" },
+        isList: true,
+        text: "a variable of its environment; may be repeated",
+      },
+      {
+        name: "--env-file",
+        value: { name: "FILE", kind: "file" },
+        isList: true,
+        text: "variables, a KEY=VALUE on each line; --env is stronger",
+      },
+      {
+        name: "--cwd",
+        value: { name: "DIR", kind: "folder" },
+        text: "its working folder; without it, the daemon's",
+      },
+      {
+        name: "--restart",
+        value: { name: "no|on-failure|always", kind: "restart" },
+        text: "when to start it again after its end; without it, no",
+      },
+      {
+        name: "--restart-delay",
+        value: { name: "TIME", kind: "duration" },
+        text: "pause before the first restart; doubles with each (100ms)",
+      },
+      {
+        name: "--stop-signal",
+        value: { name: "SIGNAL", kind: "signal" },
+        text: "what asks it to stop (SIGINT)",
+      },
+      {
+        name: "--stop-grace",
+        value: { name: "TIME", kind: "duration" },
+        text: "how long it may take to stop, until it is killed (5s)",
+      },
+      {
+        name: "--priority",
+        value: { name: "high|normal|low", kind: "priority" },
+        text: "of a start that names none",
+      },
       { name: "--copy", text: "send the file to the daemon, which keeps a copy and runs that" },
       { name: "--privileged", text: "let the instance start and stop others" },
+      { name: "--start", text: "start it as well" },
+      QUIET,
     ],
     examples: [
       "runtime add ./ping",
-      "runtime add ./ping --id 0195fc7b-33e6-70e3-bee1-ac515185fac7",
+      "runtime add ./ping --name ping --restart on-failure --start",
+      "runtime add ./ping --env RUST_LOG=debug --cwd /srv/ping -- --rate 10",
       "runtime add ./ping --copy --socket 192.168.1.7:2660",
     ],
+    json: '`{"id","name","bytes","started"}`; `bytes` is null without `--copy`, `name` is null if the daemon chose it',
   },
   {
     name: "runtime start",
@@ -136,29 +117,34 @@ export const COMMANDS: readonly Command[] = [
         value: { name: "high|normal|low", kind: "priority" },
         text: "how the system shares its processors; without it, normal",
       },
+      QUIET,
     ],
-    examples: ["runtime start ac515185fac7", "runtime start ac515185fac7 --priority high"],
+    examples: ["runtime start ping", "runtime start ac515185fac7 --priority high"],
+    json: '`{"id"}`',
   },
   {
     name: "runtime stop",
     summary: "Stop an instance and wait for its end",
     arguments: [INSTANCE],
-    options: [],
-    examples: ["runtime stop ac515185fac7"],
+    options: [QUIET],
+    examples: ["runtime stop ping"],
+    json: '`{"id"}`',
   },
   {
     name: "runtime remove",
     summary: "Remove a stopped instance and its links",
     arguments: [INSTANCE],
-    options: [],
-    examples: ["runtime remove ac515185fac7"],
+    options: [QUIET],
+    examples: ["runtime remove ping"],
+    json: '`{"id"}`',
   },
   {
     name: "runtime list",
     summary: "List the instances and their states",
     arguments: [],
-    options: [],
+    options: [QUIET],
     examples: ["runtime list"],
+    json: '`{"instances":[INSTANCE, …]}`, as `ps`',
   },
   {
     name: "runtime stdout",
@@ -166,10 +152,8 @@ export const COMMANDS: readonly Command[] = [
     details: "Ends when the instance is removed. Ctrl-C ends it with exit code 130.",
     arguments: [INSTANCE],
     options: [],
-    examples: [
-      "runtime stdout ac515185fac7",
-      "runtime stdout ac515185fac7 | grep --line-buffered WARN",
-    ],
+    examples: ["runtime stdout ping", "runtime stdout ping | grep --line-buffered WARN"],
+    json: 'a line `{"line"}` for each line of output',
   },
   {
     name: "link add",
@@ -191,17 +175,19 @@ export const COMMANDS: readonly Command[] = [
       },
     ],
     examples: [
-      "link add --type my_crate::Ping --to ac515185fac7",
+      "link add --from ping --type my_crate::Ping --to pong",
       "link add --from 3bb2 --type my_crate::Pong --to 192.168.1.7:2661",
       "link add --type my_crate::Frame --to 15fac7 --queue 16MiB --on-full block",
     ],
+    json: '`{"type_name","from","to"}`',
   },
   {
     name: "link remove",
     summary: "Remove a link; takes the words of link add that name it",
     arguments: [],
     options: LINK_OPTIONS,
-    examples: ["link remove --type my_crate::Ping --to ac515185fac7"],
+    examples: ["link remove --from ping --type my_crate::Ping --to pong"],
+    json: '`{"type_name","from","to"}`',
   },
   {
     name: "link list",
@@ -210,6 +196,7 @@ export const COMMANDS: readonly Command[] = [
     arguments: [],
     options: [],
     examples: ["link list"],
+    json: '`{"links":[LINK, …]}`',
   },
   {
     name: "clear",
@@ -218,6 +205,28 @@ export const COMMANDS: readonly Command[] = [
     arguments: [],
     options: [{ name: "--yes", short: "-y", text: "do not ask" }],
     examples: ["clear", "clear -y"],
+    json: '`{"cleared":true}`',
+  },
+  {
+    name: "doctor",
+    summary: "Check what the orchestrator needs, and say how to mend what is amiss",
+    details: "Exit code 3 if something does not work.",
+    arguments: [],
+    options: [],
+    examples: ["doctor"],
+    json: '`{"findings":[{"level","subject","text","mend"}, …]}`; `level` is ok, warning or problem',
+  },
+  {
+    name: "completion",
+    summary: "Print a script with which a shell completes commands, options and names",
+    details: "The scripts are for the executable; they ask it for the words that fit.",
+    arguments: [
+      { name: "SHELL", kind: "shell", text: "bash, zsh or fish; words: for the scripts" },
+    ],
+    rest: { name: "WORD", kind: "text", text: "what is typed so far" },
+    options: [],
+    examples: ["completion bash", "completion words -- stop ''"],
+    json: '`{"words":[{"word","text"}, …]}`; a script is no JSON',
   },
   {
     name: "version",
@@ -225,6 +234,7 @@ export const COMMANDS: readonly Command[] = [
     arguments: [],
     options: [],
     examples: ["version"],
+    json: '`{"daemon","client"}`',
   },
 ];
 
@@ -233,12 +243,29 @@ export function findCommand(name: string): Command | undefined {
   return COMMANDS.find((command) => command.name === name);
 }
 
+/** A longer usage does not fit a line of 100 columns behind the program's name. */
+const MAX_USAGE = 86;
+
 /** How a command is typed, without the program's name. */
 export function usage(command: Command): string {
-  const words: string[] = [command.name, ...command.arguments.map(({ name }) => name)];
+  const all = usageWords(command, true);
+  return all.length <= MAX_USAGE ? all : usageWords(command, false);
+}
+
+function usageWords(command: Command, listsOptions: boolean): string {
+  const words: string[] = [command.name, ...command.arguments.map(argumentWord)];
   for (const option of command.options) {
     const text = option.value === undefined ? option.name : `${option.name} ${option.value.name}`;
-    words.push(option.required === true ? text : `[${text}]`);
+    if (option.required === true) words.push(text);
+    else if (listsOptions) words.push(`[${text}]${option.isList === true ? "…" : ""}`);
   }
+  if (!listsOptions) words.push("[options]");
+  if (command.rest !== undefined) words.push(`[-- ${command.rest.name}…]`);
   return words.join(" ");
+}
+
+/** An argument as it stands in a usage: `NAME…`, `[NAME…]`. */
+export function argumentWord({ name, isList, isOptional }: Argument): string {
+  const word = isList === true ? `${name}…` : name;
+  return isOptional === true ? `[${word}]` : word;
 }

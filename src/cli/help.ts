@@ -1,16 +1,20 @@
 // The help pages: examples first, then options, all from the table of `commands.ts`.
 
-import {
-  CLI,
-  type Command,
-  COMMANDS,
-  COMMON_OPTIONS,
-  DAEMON,
-  findCommand,
-  NOUNS,
-  type Option,
-  usage,
-} from "./commands.ts";
+import { argumentWord, COMMANDS, findCommand, NOUNS, usage } from "./commands.ts";
+import { CLI, type Command, COMMON_OPTIONS, DAEMON, type Option } from "./surface.ts";
+
+/** What each exit code says. */
+export const EXIT_CODES_TABLE: readonly Row[] = [
+  ["0", "done"],
+  ["1", "refused or failed"],
+  ["2", "the command line is wrong"],
+  ["3", "the asked-for condition does not hold"],
+  ["4", "no such instance, or more than one"],
+  ["5", "the daemon cannot be reached"],
+  ["6", "no answer in time"],
+  ["7", "permission denied"],
+  ["130", "ended by Ctrl-C"],
+];
 
 /** The page of a command, a noun, `daemon`, or (for "") the overview. Ends with a newline. */
 export function helpPage(topic: string): string {
@@ -26,7 +30,7 @@ function commandPage(command: Command): string {
     `${command.summary}.${command.details === undefined ? "" : `\n${command.details}`}`,
     ["Examples", command.examples.map((example) => [`${CLI} ${example}`, ""])],
     ["Usage", [[`${CLI} ${usage(command)}`, ""]]],
-    ["Arguments", command.arguments.map(({ name, text }) => [name, text])],
+    ["Arguments", command.arguments.map((argument) => [argumentWord(argument), argument.text])],
     ["Options", [...command.options, ...COMMON_OPTIONS].map(optionRow)],
   );
 }
@@ -62,10 +66,11 @@ function overview(): string {
       "Examples",
       [
         [DAEMON, "start the orchestrator"],
-        [`${CLI} runtime add ./ping`, "register a program; prints its id"],
-        [`${CLI} runtime start ID`, "the id, or a beginning or end that no other has"],
-        [`${CLI} link add --type my_crate::Ping --to ID`, "send messages of a type there"],
-        [`${CLI} runtime list`, "see what runs"],
+        [`${CLI} runtime add ./ping --name ping`, "register a program; prints its id"],
+        [`${CLI} link add --type my_crate::Ping --to pong`, "send messages of a type there"],
+        [`${CLI} start ping`, "by its name, or by a part of its id"],
+        [`${CLI} ps`, "see what runs"],
+        [`${CLI} logs -f ping`, "see what it prints"],
       ],
     ],
     [
@@ -77,20 +82,7 @@ function overview(): string {
       ],
     ],
     ["Options of every command", COMMON_OPTIONS.map(optionRow)],
-    [
-      "Exit codes",
-      [
-        ["0", "done"],
-        ["1", "refused or failed"],
-        ["2", "the command line is wrong"],
-        ["3", "the asked-for condition does not hold"],
-        ["4", "no such instance, or more than one"],
-        ["5", "the daemon cannot be reached"],
-        ["6", "no answer in time"],
-        ["7", "permission denied"],
-        ["130", "ended by Ctrl-C"],
-      ],
-    ],
+    ["Exit codes", EXIT_CODES_TABLE],
   );
 }
 

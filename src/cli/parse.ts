@@ -14,17 +14,23 @@ import {
 } from "../model.ts";
 import { nearest } from "../nearest.ts";
 import {
+  environmentFault,
+  nameFault,
+  parseDuration,
+  RESTART_POLICIES,
+  STOP_SIGNALS,
+} from "../settings.ts";
+import { COMMANDS, findCommand, NOUNS, usage } from "./commands.ts";
+import {
   CLI,
   type Command,
-  COMMANDS,
   COMMON_OPTIONS,
   DAEMON,
-  findCommand,
-  NOUNS,
   type Option,
-  usage,
+  SHELLS,
   type ValueKind,
-} from "./commands.ts";
+} from "./surface.ts";
+import { CONDITIONS, parseCount, parseTime, patternFault, SORT_COLUMNS } from "./values.ts";
 
 /** What a command line asks for. */
 export type Invocation =
@@ -33,15 +39,39 @@ export type Invocation =
   | {
       readonly kind: "run";
       readonly command: Command;
-      /** By the names of arguments (`ID`) and options (`--to`); that of a switch is empty. */
-      readonly values: ReadonlyMap<string, string>;
+      readonly values: Values;
     };
+
+/** What was given, by the names of arguments (`ID`) and options (`--to`). */
+export class Values {
+  readonly #values: ReadonlyMap<string, readonly string[]>;
+
+  constructor(values: ReadonlyMap<string, readonly string[]> = new Map()) {
+    this.#values = values;
+  }
+
+  has(name: string): boolean {
+    return this.#values.has(name);
+  }
+
+  /** The value; that of a switch is empty. */
+  get(name: string): string | undefined {
+    return this.#values.get(name)?.[0];
+  }
+
+  /** All values of what may be given more than once. */
+  all(name: string): readonly string[] {
+    return this.#values.get(name) ?? [];
+  }
+}
 
 /** The words of a command line, sorted; not checked against a command yet. */
 interface Sorted {
   readonly words: string[];
-  readonly options: Map<string, { readonly option: Option; readonly value: string }>;
+  readonly options: Map<string, { readonly option: Option; readonly values: string[] }>;
   readonly unknown: string[];
+  /** What stands behind `--`. */
+  readonly rest: string[];
 }
 
 const ALL_OPTIONS: readonly Option[] = [
@@ -61,18 +91,23 @@ export function parseCommand(argv: readonly string[]): Invocation {
   }
   if (options.has("--version")) return { kind: "version" };
   const command = commandOf(words);
-  const values = new Map<string, string>();
+  const values = new Map<string, readonly string[]>();
   takeOptions(command, sorted, values);
-  takeArguments(command, words.slice(command.name.split(" ").length), values);
-  return { kind: "run", command, values };
+  const given = words.slice(command.name.split(" ").length);
+  // Behind "--" stand arguments that begin with a hyphen, then the rest.
+  const missing = command.rest === undefined ? Number.POSITIVE_INFINITY : command.arguments.length;
+  given.push(...sorted.rest.splice(0, Math.max(0, missing - given.length)));
+  if (command.rest !== undefined) values.set(command.rest.name, sorted.rest);
+  takeArguments(command, given, values);
+  return { kind: "run", command, values: new Values(values) };
 }
 
 function sort(argv: readonly string[]): Sorted {
-  const sorted: Sorted = { words: [], options: new Map(), unknown: [] };
+  const sorted: Sorted = { words: [], options: new Map(), unknown: [], rest: [] };
   for (let i = 0; i < argv.length; i++) {
     const word = argv[i] as string;
     if (word === "--") {
-      sorted.words.push(...argv.slice(i + 1));
+      sorted.rest.push(...argv.slice(i + 1));
       break;
     }
     if (!word.startsWith("-") || word === "-") {
@@ -101,10 +136,11 @@ function sort(argv: readonly string[]): Sorted {
         );
       }
     }
-    if (option.value !== undefined && sorted.options.has(option.name)) {
+    const values = sorted.options.get(option.name)?.values ?? [];
+    if (option.value !== undefined && option.isList !== true && values.length > 0) {
       throw misuse(`Cannot use ${name} twice`);
     }
-    sorted.options.set(option.name, { option, value });
+    sorted.options.set(option.name, { option, values: [...values, value] });
   }
   return sorted;
 }
@@ -165,7 +201,11 @@ function commandsLike(noun: string, verb: string | undefined): string[] {
   );
 }
 
-function takeOptions(command: Command, sorted: Sorted, values: Map<string, string>): void {
+function takeOptions(
+  command: Command,
+  sorted: Sorted,
+  values: Map<string, readonly string[]>,
+): void {
   const known = [...command.options, ...COMMON_OPTIONS];
   const [unknown] = sorted.unknown;
   if (unknown !== undefined) {
@@ -177,12 +217,14 @@ function takeOptions(command: Command, sorted: Sorted, values: Map<string, strin
       meant(nearest(unknown, names)) ?? usageHint(command),
     );
   }
-  for (const [name, { option, value }] of sorted.options) {
+  for (const [name, { option, values: given }] of sorted.options) {
     if (!known.includes(option) && !known.some((other) => other.name === name)) {
       throw misuse(`Cannot run "${command.name}": it has no option ${name}`, usageHint(command));
     }
-    if (option.value !== undefined) checkValue(option.value.kind, name, value);
-    values.set(name, value);
+    for (const value of option.value === undefined ? [] : given) {
+      checkValue((option.value as { kind: ValueKind }).kind, name, value);
+    }
+    values.set(name, given);
   }
   const missing = command.options.find(({ name, required }) => required && !values.has(name));
   if (missing !== undefined) {
@@ -193,28 +235,36 @@ function takeOptions(command: Command, sorted: Sorted, values: Map<string, strin
 function takeArguments(
   command: Command,
   words: readonly string[],
-  values: Map<string, string>,
+  values: Map<string, readonly string[]>,
 ): void {
-  for (const [index, { name, kind }] of command.arguments.entries()) {
-    const word = words[index];
-    if (word === undefined) {
+  let used = 0;
+  for (const { name, kind, isList, isOptional } of command.arguments) {
+    const given = words.slice(used, isList === true ? undefined : used + 1);
+    used += given.length;
+    if (given.length === 0) {
+      if (isOptional === true) continue;
       throw misuse(`Cannot run "${command.name}": ${name} is missing`, usageHint(command));
     }
-    checkValue(kind, name, word);
-    values.set(name, word);
+    for (const word of given) checkValue(kind, name, word);
+    values.set(name, given);
   }
-  const extra = words[command.arguments.length];
+  const extra = words[used];
   if (extra !== undefined) {
     throw misuse(
       `Cannot run "${command.name}": ${quote(extra)} is one word too many`,
-      usageHint(command),
+      command.rest === undefined
+        ? usageHint(command)
+        : `${command.rest.text} stands behind "--": ${CLI} ${command.name} … -- ${extra}`,
     );
   }
 }
 
 function checkValue(kind: ValueKind, name: string, value: string): void {
   const fault = value === "" ? "it is empty" : valueFault(kind, value);
-  if (fault !== undefined) throw misuse(`Cannot use ${quote(value)} as ${name}: ${fault}`);
+  if (fault === undefined) return;
+  // The value of a variable may be secret.
+  const shown = kind === "variable" ? value.replace(/=.*/s, "=…") : value;
+  throw misuse(`Cannot use ${quote(shown)} as ${name}: ${fault}`);
 }
 
 /** @throws `misuse` for an address, whose parser names the fault itself */
@@ -237,11 +287,49 @@ function valueFault(kind: ValueKind, value: string): string | undefined {
         ? "it is neither a size up to 256MiB nor a number of messages"
         : undefined;
     case "policy":
-      return ON_FULL.some((policy) => policy === value) ? undefined : `it is ${ON_FULL.join(", ")}`;
+      return oneOf(ON_FULL, value);
+    case "name":
+      return nameFault(value);
+    case "variable": {
+      const [key = ""] = value.split("=", 1);
+      if (!value.includes("=")) return "it is not KEY=VALUE";
+      return environmentFault({ [key]: value.slice(key.length + 1) });
+    }
+    case "restart":
+      return oneOf(RESTART_POLICIES, value);
+    case "signal":
+      return oneOf(STOP_SIGNALS, value);
+    case "duration":
+      return parseDuration(value) === undefined
+        ? "it is not a time such as 250ms, 5s or 2m"
+        : undefined;
+    case "time":
+      return parseTime(value, 0) === undefined
+        ? "it is neither a time ago such as 5m, nor a time such as 13:06 or 2026-11-23T13:06:28Z"
+        : undefined;
+    case "count":
+      return parseCount(value) === undefined ? "it is not a number up to 1000000" : undefined;
+    case "pattern":
+      return patternFault(value);
+    case "stream":
+      return oneOf(["stdout", "stderr"], value);
+    case "column":
+      return oneOf(SORT_COLUMNS, value);
+    case "shell":
+      return oneOf(SHELLS, value);
+    case "condition":
+      return oneOf(CONDITIONS, value);
     case "path":
     case "instance":
+    case "file":
+    case "folder":
+    case "text":
       return undefined;
   }
+}
+
+function oneOf(words: readonly string[], value: string): string | undefined {
+  return words.includes(value) ? undefined : `it is ${words.join(", ")}`;
 }
 
 function misuse(message: string, hint?: string): OrchestratorError {

@@ -4,8 +4,10 @@
 
 import { type ErrorCode, errorCode, messageChain, OrchestratorError } from "../errors.ts";
 import { escapeText } from "../log.ts";
-import type { Info, LinkInfo, RuntimeInfo } from "../protocol.ts";
-import { CLI, type CommandName, DAEMON } from "./commands.ts";
+import type { Info, LinkInfo, RuntimeInfo } from "../info.ts";
+import { CLI, type CommandName, DAEMON } from "./surface.ts";
+import { formatTable, paint } from "./table.ts";
+import { exitWords } from "./words.ts";
 
 const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
   bad_request: 1,
@@ -26,15 +28,33 @@ const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
   internal: 1,
 };
 
+/** What was asked for has not come true, although nothing was refused. */
+export class Unmet extends Error {
+  readonly hint: string | undefined;
+
+  constructor(message: string, hint?: string) {
+    super(message);
+    this.hint = hint;
+  }
+}
+
 /** The exit code that tells a script what kind of failure it was. */
 export function exitCode(error: unknown): number {
-  return EXIT_CODES[errorCode(error)];
+  return error instanceof Unmet ? 3 : EXIT_CODES[errorCode(error)];
+}
+
+/** An error as programs read it. Ends with a newline. */
+export function errorDocument(error: unknown, asked: Asked | undefined): string {
+  const [message, ...causes] = messageChain(error);
+  const code = error instanceof Unmet ? "unmet" : errorCode(error);
+  const hint = hintFor(error, asked) ?? null;
+  return `${JSON.stringify({ error: { code, message, causes, hint, exit: exitCode(error) } })}\n`;
 }
 
 /** What was asked for when an error came; it decides which next step helps. */
 export interface Asked {
   readonly command: CommandName;
-  readonly values: ReadonlyMap<string, string>;
+  readonly values: { get(name: string): string | undefined };
 }
 
 /** An error as it is printed: what, why, and what to try next. Ends with a newline. */
@@ -49,9 +69,10 @@ export function formatError(error: unknown, asked: Asked | undefined, colour: bo
 }
 
 function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
+  if (error instanceof Unmet) return error.hint;
   const code = errorCode(error);
   const own = error instanceof OrchestratorError ? error.hint : undefined;
-  const id = asked?.values.get("ID") ?? "ID";
+  const id = asked?.values.get("ID") ?? asked?.values.get("NAME") ?? "ID";
   switch (code) {
     case "unreachable": {
       const socket = asked?.values.get("--socket");
@@ -59,10 +80,10 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
       return `start one with "${DAEMON}${option}"`;
     }
     case "not_found":
-      return (
-        own ??
-        `see what is there with "${CLI} ${asked?.command === "link remove" ? "link" : "runtime"} list"`
-      );
+      return own ?? `see what is there with "${CLI} ${listCommand(asked?.command)}"`;
+    case "bad_request":
+      if (!messageChain(error).join(" ").includes("unknown request")) return own;
+      return `the daemon is older than this program; see "${CLI} version" and "${CLI} --version"`;
     case "cannot_run": {
       const reasons = messageChain(error).join(" ");
       if (reasons.includes("is it executable?")) return "make it executable with chmod +x";
@@ -85,9 +106,10 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
   }
 }
 
-/** `text` in an ANSI style such as `1;31` (bold and red), if colours are wanted. */
-export function paint(colour: boolean, style: string, text: string): string {
-  return colour ? `\x1b[${style}m${text}\x1b[0m` : text;
+/** The command that lists what an unknown name may have meant, in the words that the user speaks. */
+function listCommand(command: CommandName | undefined): string {
+  if (command === "link remove") return "link list";
+  return command?.includes(" ") === true ? "runtime list" : "ps";
 }
 
 /** `text` as a shell reads it as one word. */
@@ -99,14 +121,15 @@ function shellWord(text: string): string {
 export function formatRuntimes(info: Info, colour: boolean): string {
   const rows = Object.entries(info.runtimes).map(([id, runtime]) => [
     id,
+    runtime.name ?? "",
     runtime.binary,
     formatState(runtime),
     runtime.privileged ? "yes" : "no",
     runtime.connected ? (runtime.dialect ?? "yes") : "no",
     String(runtime.messages?.received ?? 0),
   ]);
-  const header = ["ID", "BINARY", "STATE", "PRIVILEGED", "CONNECTED", "MESSAGES"];
-  return formatTable(header, rows, colour);
+  const header = ["ID", "NAME", "BINARY", "STATE", "PRIVILEGED", "CONNECTED", "MESSAGES"];
+  return formatTable(header, rows, { colour });
 }
 
 /** The table of `link list`. */
@@ -126,37 +149,26 @@ export function formatLinks(info: Info, colour: boolean): string {
     ...["FROM", "TYPE", "TO", "ROUTED", "DELIVERED", "DROPPED", "QUEUED"],
     ...["QUEUE", "ON-FULL"],
   ];
-  return formatTable(header, rows, colour);
+  return formatTable(header, rows, { colour });
 }
 
 function formatState(runtime: RuntimeInfo): string {
-  const { state, pid, exit } = runtime;
+  const { state, pid, exit, reason } = runtime;
+  if (state === "failed") return `failed (${reason ?? "too many restarts"})`;
+  if (state === "waiting") return `waiting (restart ${runtime.restarts + 1})`;
   if (state !== "stopped") return pid === null ? state : `${state} (pid ${pid})`;
   if (exit === null) return "stopped";
-  return "signal" in exit ? `exited (signal ${exit.signal})` : `exited (code ${exit.code})`;
+  return `exited (${exitWords(exit)})`;
 }
 
 function formatDropped(link: LinkInfo): string {
-  const reasons = Object.entries(link.dropped).filter(([, count]) => count > 0);
-  const sum = reasons.reduce((total, [, count]) => total + count, 0);
+  const sum = droppedTotal(link);
   if (sum === 0) return "0";
+  const reasons = Object.entries(link.dropped).filter(([, count]) => count > 0);
   return `${sum} (${reasons.map(([reason, count]) => `${reason} ${count}`).join(", ")})`;
 }
 
-/** Columns wide enough for their widest cell, two spaces between them, one row per line. */
-export function formatTable(
-  header: readonly string[],
-  rows: readonly (readonly string[])[],
-  colour: boolean,
-): string {
-  const cells = rows.map((row) => row.map((cell) => escapeText(cell)));
-  const widths = header.map((title, column) =>
-    Math.max(title.length, ...cells.map((row) => Bun.stringWidth(row[column] ?? ""))),
-  );
-  const line = (row: readonly string[]): string =>
-    row
-      .map((cell, column) => cell + " ".repeat((widths[column] as number) - Bun.stringWidth(cell)))
-      .join("  ")
-      .trimEnd();
-  return [paint(colour, "1", line(header)), ...cells.map(line)].map((text) => `${text}\n`).join("");
+/** How many messages of a link were dropped, for whatever reason. */
+export function droppedTotal({ dropped }: LinkInfo): number {
+  return Object.values(dropped).reduce((total, count) => total + count, 0);
 }

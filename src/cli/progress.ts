@@ -1,5 +1,7 @@
 // The progress of an upload on standard error: a bar on a screen, else one line per ten percent.
 
+import { formatBytes } from "./words.ts";
+
 /** Pause between two pictures of the bar. */
 const PICTURE_MS = 100;
 const BAR_WIDTH = 24;
@@ -50,10 +52,4 @@ export class Progress {
     this.#tenths = tenths;
     this.#report(`sent ${tenths * 10} % (${sentBytes} of ${totalBytes} bytes)\n`);
   }
-}
-
-function formatBytes(bytes: number): string {
-  if (bytes < 1024) return `${Math.round(bytes)} B`;
-  if (bytes < 1024 * 1024) return `${(bytes / 1024).toFixed(1)} KiB`;
-  return `${(bytes / (1024 * 1024)).toFixed(1)} MiB`;
 }

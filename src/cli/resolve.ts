@@ -6,49 +6,55 @@ import { resolve } from "node:path";
 import { parseTcpAddress } from "../address.ts";
 import { OrchestratorError } from "../errors.ts";
 import { type InstanceId, type LinkTarget, parseTarget } from "../model.ts";
+import { nearest } from "../nearest.ts";
 
 /** Ids named in a message about several. */
 const SHOWN_IDS = 4;
 
 /**
- * The one id among `ids` that is, begins or ends with `text`, in any case.
+ * The one instance with this name, or whose id is, begins or ends with `text`, in any case.
  * @throws `not_found` if there is none, or more than one
  */
-export function findInstance(text: string, ids: readonly InstanceId[]): InstanceId {
+export function findInstance(text: string, instances: ReadonlyMap<InstanceId, string>): InstanceId {
   const part = text.toLowerCase();
-  const found = ids.filter((id) => id.startsWith(part) || id.endsWith(part));
-  const [id] = found;
-  if (id === undefined) {
+  const all = [...instances];
+  const called = all.find(([, name]) => name === text);
+  if (called !== undefined) return called[0];
+  const found = all.filter(([id]) => id.startsWith(part) || id.endsWith(part));
+  const [first] = found;
+  if (first === undefined) {
+    const names = nearest(text, [...instances.values()]);
     throw new OrchestratorError(
       "not_found",
-      `Cannot find instance ${JSON.stringify(text)}: no id begins or ends with it`,
+      `Cannot find instance ${JSON.stringify(text)}: it is no name, and no id begins or ends with it`,
+      names.length === 0 ? {} : { hint: `did you mean ${names.join(" or ")}?` },
     );
   }
   if (found.length > 1) {
     const more = found.length > SHOWN_IDS ? ` and ${found.length - SHOWN_IDS} more` : "";
+    const shown = found.slice(0, SHOWN_IDS).map(([id, name]) => `${id} (${name})`);
     throw new OrchestratorError(
       "not_found",
-      `Cannot tell which instance ${JSON.stringify(text)} is: ` +
-        `it fits ${found.slice(0, SHOWN_IDS).join(", ")}${more}`,
-      { hint: "write more of the id" },
+      `Cannot tell which instance ${JSON.stringify(text)} is: it fits ${shown.join(", ")}${more}`,
+      { hint: "write its name, or more of the id" },
     );
   }
-  return id;
+  return first[0];
 }
 
 /**
- * Where a link leads that was typed as `text`; `ids` is asked only if it is neither a whole id nor an
+ * Where a link leads that was typed as `text`; `instances` is asked only if it is neither a whole id nor an
  * address, and a host's name is looked up only if it is one.
  * @throws `not_found`, `timed_out`, or `misuse` for a bad address
  */
 export async function findTarget(
   text: string,
-  ids: () => Promise<readonly InstanceId[]>,
+  instances: () => Promise<ReadonlyMap<InstanceId, string>>,
   lookupMs: number,
 ): Promise<LinkTarget> {
   const target = parseTarget(text);
   if (target !== undefined) return target;
-  if (!text.includes(":")) return { kind: "instance", id: findInstance(text, await ids()) };
+  if (!text.includes(":")) return { kind: "instance", id: findInstance(text, await instances()) };
   const { host, port } = parseTcpAddress(text);
   const address = await lookup(host, lookupMs);
   const found = parseTarget(address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`);

@@ -6,6 +6,7 @@ import { fstatSync } from "node:fs";
 
 import { DEADLINES, type Deadlines } from "../client.ts";
 import { OrchestratorError, systemCode } from "../errors.ts";
+import { type FullScreen, takeScreen } from "./fullscreen.ts";
 
 /** Nobody reads standard output any more: the command ends quietly. */
 export class ClosedPipe extends Error {}
@@ -17,6 +18,10 @@ export interface Terminal {
   /** Whether a person looks at standard output, and at standard error. */
   readonly outputIsScreen: boolean;
   readonly reportIsScreen: boolean;
+  /** Width of the screen; undefined away from one. */
+  readonly columns: number | undefined;
+  /** Milliseconds since the epoch. */
+  now(): number;
   /** Whether a person can be asked. */
   readonly canAsk: boolean;
   readonly deadlines: Deadlines;
@@ -31,6 +36,8 @@ export interface Terminal {
   report(text: string): void;
   /** Asks on standard error and returns the line that is typed; empty at its end. */
   ask(question: string): Promise<string>;
+  /** Takes the whole screen; only where standard output is one. */
+  fullScreen(onKey: (key: string) => void, onResize: () => void): FullScreen;
   /** Resolves when standard output has lost its reader, as far as the system can tell. */
   outputClosed(): Promise<void>;
   /** Lets go of the process, so that it ends. */
@@ -55,12 +62,15 @@ export function processTerminal(): Terminal {
   process.stdout.on("error", ignore); // told to whoever writes
   process.stderr.on("error", ignore); // nobody is left to be told
   const screen = process.env["TERM"] !== "dumb";
+  let taken: FullScreen | undefined;
   let pipePoll: ReturnType<typeof setInterval> | undefined;
   return {
     env: process.env,
     folder: process.cwd(),
     outputIsScreen: screen && process.stdout.isTTY,
     reportIsScreen: screen && process.stderr.isTTY,
+    columns: process.stdout.isTTY ? process.stdout.columns || undefined : undefined,
+    now: Date.now,
     canAsk: process.stdin.isTTY && process.stderr.isTTY,
     deadlines: {
       ...DEADLINES,
@@ -71,6 +81,10 @@ export function processTerminal(): Terminal {
     write: writeOutput,
     report: (text) => void process.stderr.write(text),
     ask: readAnswer,
+    fullScreen(onKey, onResize) {
+      taken = takeScreen(onKey, onResize);
+      return taken;
+    },
     async outputClosed() {
       const hasReader = await pipeWatch();
       const { promise, resolve } = Promise.withResolvers<void>();
@@ -80,6 +94,7 @@ export function processTerminal(): Terminal {
       await promise;
     },
     release() {
+      taken?.leave();
       clearInterval(pipePoll);
       process.off("SIGINT", onInterrupt);
       setTimeout(() => process.exit(), EXIT_MS).unref();

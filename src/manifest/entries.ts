@@ -14,7 +14,7 @@ import {
 } from "../model.ts";
 import {
   argumentsFault,
-  DEFAULT_SETTINGS,
+  DEFAULT_PROGRAM,
   environmentFault,
   formatDuration,
   nameFault,
@@ -91,20 +91,20 @@ export function readInstance(section: Section, name: string): WantedInstance {
   if (fault !== undefined) section.refuse("args", fault);
   return {
     settings: {
-      ...DEFAULT_SETTINGS,
+      ...DEFAULT_PROGRAM,
       name,
       args,
       env: readEnvironment(section),
       cwd: readPath(section, "cwd") ?? null,
-      restart: section.choice("restart", RESTART_POLICIES) ?? DEFAULT_SETTINGS.restart,
+      restart: section.choice("restart", RESTART_POLICIES) ?? DEFAULT_PROGRAM.restart,
       restartDelayMs:
         readDuration(section, "restart_delay", RESTART_MAX_DELAY_MS) ??
-        DEFAULT_SETTINGS.restartDelayMs,
-      stopSignal: section.choice("stop_signal", STOP_SIGNALS) ?? DEFAULT_SETTINGS.stopSignal,
+        DEFAULT_PROGRAM.restartDelayMs,
+      stopSignal: section.choice("stop_signal", STOP_SIGNALS) ?? DEFAULT_PROGRAM.stopSignal,
       stopGraceMs:
-        readDuration(section, "stop_grace", MAX_STOP_GRACE_MS) ?? DEFAULT_SETTINGS.stopGraceMs,
-      priority: section.choice("priority", PRIORITIES) ?? DEFAULT_SETTINGS.priority,
-      privileged: section.flag("privileged") ?? DEFAULT_SETTINGS.privileged,
+        readDuration(section, "stop_grace", MAX_STOP_GRACE_MS) ?? DEFAULT_PROGRAM.stopGraceMs,
+      priority: section.choice("priority", PRIORITIES) ?? DEFAULT_PROGRAM.priority,
+      privileged: section.flag("privileged") ?? DEFAULT_PROGRAM.privileged,
     },
     path: readPath(section, "path") ?? "",
     copy: section.flag("copy") ?? false,

@@ -3,7 +3,7 @@
 // The order of starting and what makes an instance ready are known to no daemon, so they are missing.
 
 import { DEFAULT_LINK_SETTINGS, formatQueueBound } from "../model.ts";
-import { DEFAULT_SETTINGS, formatDuration } from "../settings.ts";
+import { DEFAULT_PROGRAM, formatDuration } from "../settings.ts";
 import { formatKey } from "./fault.ts";
 import type { Present, PresentInstance, PresentLink } from "./present.ts";
 import type { InstanceShape, LinkShape } from "./shape.ts";
@@ -30,7 +30,7 @@ export function exportManifest({ instances, links }: Present): string {
 
 function instanceKeys({ settings, path, hash, state }: PresentInstance): Keys<InstanceShape> {
   const { args, env } = settings;
-  const { restart, restartDelayMs, stopSignal, stopGraceMs } = DEFAULT_SETTINGS;
+  const { restart, restartDelayMs, stopSignal, stopGraceMs } = DEFAULT_PROGRAM;
   return {
     path,
     copy: unless(hash !== null, false),

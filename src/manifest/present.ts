@@ -1,7 +1,7 @@
 // What a daemon holds, as far as a manifest can ask for it, and in what it differs from that.
 
 import { formatQueueBound, type InstanceId } from "../model.ts";
-import { formatDuration, type InstanceSettings } from "../settings.ts";
+import { formatDuration, type ProgramSettings } from "../settings.ts";
 import { quote } from "./fault.ts";
 import type { NamedLink, WantedInstance } from "./wanted.ts";
 
@@ -13,7 +13,7 @@ export interface Present {
 
 export interface PresentInstance {
   readonly id: InstanceId;
-  readonly settings: InstanceSettings;
+  readonly settings: ProgramSettings;
   /** Of the program; of an uploaded one, of the daemon's copy. */
   readonly path: string;
   /** SHA-256 of an uploaded program, in hexadecimal; null: it is run from where it is. */

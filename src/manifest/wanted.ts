@@ -3,12 +3,12 @@
 
 import { formatHostPort } from "../address.ts";
 import type { LinkSettings } from "../model.ts";
-import type { InstanceSettings } from "../settings.ts";
+import type { ProgramSettings } from "../settings.ts";
 import type { Readiness } from "./shape.ts";
 
 /** An instance that shall be there. */
 export interface WantedInstance {
-  readonly settings: InstanceSettings;
+  readonly settings: ProgramSettings;
   /** Of the program; absolute. */
   readonly path: string;
   /** Whether the daemon keeps a copy of the program. */

@@ -1,8 +1,9 @@
 import { describe, expect, test } from "bun:test";
 
-import { COMMANDS, COMMON_OPTIONS, NOUNS, type Option } from "../../src/cli/commands.ts";
+import { COMMANDS, NOUNS } from "../../src/cli/commands.ts";
 import { helpPage } from "../../src/cli/help.ts";
 import { parseCommand } from "../../src/cli/parse.ts";
+import { COMMON_OPTIONS, type Option } from "../../src/cli/surface.ts";
 import { OrchestratorError } from "../../src/errors.ts";
 
 const ID = "0195fc7b-33e6-70e3-bee1-ac515185fac7";
@@ -15,7 +16,17 @@ function words(line: string): string[] {
 function parsed(line: string): unknown {
   const invocation = parseCommand(words(line));
   if (invocation.kind !== "run") return invocation;
-  return [invocation.command.name, Object.fromEntries(invocation.values)];
+  const { command, values } = invocation;
+  const names = [...command.options, ...command.arguments, ...COMMON_OPTIONS].map(
+    ({ name }) => name,
+  );
+  if (command.rest !== undefined) names.push(command.rest.name);
+  const given = names.filter((name) => values.has(name) && values.all(name).length > 0);
+  const shown = given.map((name) => {
+    const all = values.all(name);
+    return [name, all.length === 1 ? all[0] : all];
+  });
+  return [command.name, Object.fromEntries(shown)];
 }
 
 function refusal(argv: readonly string[]): string[] {
@@ -69,6 +80,22 @@ describe("parseCommand() reads", () => {
     ["version --socket=127.0.0.1:1", ["version", { "--socket": "127.0.0.1:1" }]],
     ["runtime --socket ./s list", ["runtime list", { "--socket": "./s" }]],
     ["runtime list --no-color", ["runtime list", { "--no-color": "" }]],
+    ["ps", ["ps", {}]],
+    ["ps -q --json", ["ps", { "--quiet": "", "--json": "" }]],
+    ["stop ping pong", ["stop", { NAME: ["ping", "pong"] }]],
+    ["stop --all --timeout 5s", ["stop", { "--all": "", "--timeout": "5s" }]],
+    ["start ping --no-wait pong", ["start", { NAME: ["ping", "pong"], "--no-wait": "" }]],
+    ["logs", ["logs", {}]],
+    [
+      "logs -f a b -n 3 --since 5m --grep x.*y",
+      [
+        "logs",
+        { "--follow": "", "--lines": "3", "--since": "5m", "--grep": "x.*y", NAME: ["a", "b"] },
+      ],
+    ],
+    ["logs -- -x", ["logs", { NAME: "-x" }]],
+    ["wait a --for connected", ["wait", { NAME: "a", "--for": "connected" }]],
+    ["help stop", { kind: "help", topic: "stop" }],
     ["help", { kind: "help", topic: "" }],
     ["-h", { kind: "help", topic: "" }],
     ["--help", { kind: "help", topic: "" }],
@@ -95,7 +122,23 @@ describe("parseCommand() refuses", () => {
     ["runtim list", 'Cannot run "runtim": no such command', 'did you mean "runtime list"?'],
     ["lnik", 'Cannot run "lnik": no such command', 'did you mean "link"?'],
     ["list", 'Cannot run "list": no such command', 'did you mean "runtime list" or "link list"?'],
-    ["stop x", 'Cannot run "stop": no such command', 'did you mean "runtime stop"?'],
+    ["add x", 'Cannot run "add": no such command', 'did you mean "runtime add" or "link add"?'],
+    ["stat x", 'Cannot run "stat": no such command', 'did you mean "status" or "start"?'],
+    ["log -f", 'Cannot run "log": no such command', 'did you mean "logs"?'],
+    ["status", 'Cannot run "status": NAME is missing', "usage: bun run cli status NAME…"],
+    ["ps x", 'Cannot run "ps": "x" is one word too many', "usage: bun run cli ps [--quiet]"],
+    [
+      "wait x --for ready",
+      'Cannot use "ready" as --for: it is running, connected, stopped, exited, failed',
+    ],
+    ["logs -n x", 'Cannot use "x" as --lines: it is not a number up to 1000000'],
+    ["logs -n 1000001", 'Cannot use "1000001" as --lines: it is not a number up to 1000000'],
+    ["logs --stream err", 'Cannot use "err" as --stream: it is stdout, stderr'],
+    ["logs --grep (", 'Cannot use "(" as --grep: missing )'],
+    [
+      "events --since tomorrow",
+      'Cannot use "tomorrow" as --since: it is neither a time ago such as 5m, nor a time such as 13:06 or 2026-11-23T13:06:28Z',
+    ],
     ["claer", 'Cannot run "claer": no such command', 'did you mean "clear"?'],
     [
       "runtime",
@@ -114,12 +157,12 @@ describe("parseCommand() refuses", () => {
     [
       "runtime start",
       'Cannot run "runtime start": ID is missing',
-      "usage: bun run cli runtime start ID [--priority high|normal|low]",
+      "usage: bun run cli runtime start ID [--priority high|normal|low] [--quiet]",
     ],
     [
       "runtime list x",
       'Cannot run "runtime list": "x" is one word too many',
-      "usage: bun run cli runtime list",
+      "usage: bun run cli runtime list [--quiet]",
     ],
     [
       "link add --type T --to x --queue 3MB",
@@ -143,12 +186,12 @@ describe("parseCommand() refuses", () => {
     [
       "runtime stop x -9",
       'Cannot run "runtime stop": unknown option "-9"',
-      "usage: bun run cli runtime stop ID",
+      "usage: bun run cli runtime stop ID [--quiet]",
     ],
     [
       "runtime stop x --copy",
       'Cannot run "runtime stop": it has no option --copy',
-      "usage: bun run cli runtime stop ID",
+      "usage: bun run cli runtime stop ID [--quiet]",
     ],
     ["clear --yes=no", 'Cannot use "--yes=no": --yes takes no value'],
     ["version --socket", "Cannot use --socket: its value PATH|HOST:PORT is missing"],
@@ -224,7 +267,7 @@ describe("the table of commands", () => {
   });
 
   test("fits a screen of 100 columns", () => {
-    for (const { name } of COMMANDS) {
+    for (const name of ["", ...COMMANDS.map((command) => command.name)]) {
       for (const line of helpPage(name).split("\n")) expect(line.length).toBeLessThanOrEqual(100);
     }
   });

@@ -9,7 +9,7 @@ import {
 } from "../../src/cli/print.ts";
 import { Progress } from "../../src/cli/progress.ts";
 import { ERROR_CODES, type ErrorCode, OrchestratorError } from "../../src/errors.ts";
-import type { Info, LinkInfo, RuntimeInfo } from "../../src/protocol.ts";
+import type { Info, LinkInfo, RuntimeInfo } from "../../src/info.ts";
 
 const ID = "0195fc7b-33e6-70e3-bee1-ac515185fac7";
 
@@ -18,6 +18,21 @@ function runtime(fields: Partial<RuntimeInfo> = {}): RuntimeInfo {
     running: false,
     binary: "/opt/ping",
     privileged: false,
+    name: "ping",
+    reason: null,
+    started: null,
+    due: null,
+    restarts: 0,
+    args: [],
+    env: [],
+    cwd: null,
+    restart: "no",
+    restart_delay_ms: 100,
+    stop_signal: "SIGINT",
+    stop_grace_ms: 5_000,
+    priority: null,
+    owner: null,
+    hash: null,
     state: "stopped",
     pid: null,
     connected: false,
@@ -129,13 +144,13 @@ describe("formatRuntimes()", () => {
     const runtimes = Object.fromEntries(states.map((state, n) => [`id-${n}`, state]));
     expect(formatRuntimes(info(runtimes), false)).toBe(
       [
-        "ID    BINARY     STATE                    PRIVILEGED  CONNECTED  MESSAGES",
-        "id-0  /opt/ping  running (pid 123)        no          veecle     0",
-        "id-1  /opt/ping  stopping (pid 124)       yes         no         0",
-        "id-2  /opt/ping  stopped                  no          no         0",
-        "id-3  /opt/ping  exited (code 1)          no          no         0",
-        "id-4  /opt/ping  exited (code 0)          no          no         42",
-        "id-5  /opt/日本  exited (signal SIGKILL)  no          no         0",
+        "ID    NAME  BINARY     STATE                    PRIVILEGED  CONNECTED  MESSAGES",
+        "id-0  ping  /opt/ping  running (pid 123)        no          veecle     0",
+        "id-1  ping  /opt/ping  stopping (pid 124)       yes         no         0",
+        "id-2  ping  /opt/ping  stopped                  no          no         0",
+        "id-3  ping  /opt/ping  exited (code 1)          no          no         0",
+        "id-4  ping  /opt/ping  exited (code 0)          no          no         42",
+        "id-5  ping  /opt/日本  exited (signal SIGKILL)  no          no         0",
         "",
       ].join("\n"),
     );
@@ -149,7 +164,7 @@ describe("formatRuntimes()", () => {
 
   test("without instances prints the header", () => {
     expect(formatRuntimes(info({}), true)).toBe(
-      "\x1b[1mID  BINARY  STATE  PRIVILEGED  CONNECTED  MESSAGES\x1b[0m\n",
+      "\x1b[1mID  NAME  BINARY  STATE  PRIVILEGED  CONNECTED  MESSAGES\x1b[0m\n",
     );
   });
 });

@@ -4,9 +4,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { findInstance, findProgram, findTarget } from "../../src/cli/resolve.ts";
+import type { OrchestratorError } from "../../src/errors.ts";
 
 const A = "0195fc7b-33e6-70e3-bee1-ac515185fac7";
 const B = "0195fc7b-33e6-70e3-bee1-ac515185fa00";
+const BOTH = new Map([
+  [A, "ping"],
+  [B, "pong"],
+]);
 
 describe("findInstance()", () => {
   test.each([
@@ -16,25 +21,38 @@ describe("findInstance()", () => {
     ["7", A],
     ["0195fc7b-33e6-70e3-bee1-ac515185fac", A],
     ["a00", B],
+    ["ping", A],
+    ["pong", B],
   ])("%s is one id", (text, id) => {
-    expect(findInstance(text, [A, B])).toBe(id);
+    expect(findInstance(text, BOTH)).toBe(id);
   });
 
   test("what begins and ends the same id is one id", () => {
-    expect(findInstance("0", [B])).toBe(B);
+    expect(findInstance("0", new Map([[B, "pong"]]))).toBe(B);
   });
 
   test.each([
-    ["0195", `Cannot tell which instance "0195" is: it fits ${A}, ${B}`],
-    ["ping", 'Cannot find instance "ping": no id begins or ends with it'],
-    ["70e3", 'Cannot find instance "70e3": no id begins or ends with it'],
+    ["0195", `Cannot tell which instance "0195" is: it fits ${A} (ping), ${B} (pong)`],
+    ["pinh", 'Cannot find instance "pinh": it is no name, and no id begins or ends with it'],
+    ["70e3", 'Cannot find instance "70e3": it is no name, and no id begins or ends with it'],
   ])("%s is refused", (text, message) => {
-    expect(() => findInstance(text, [A, B])).toThrow(message);
+    expect(() => findInstance(text, BOTH)).toThrow(message);
   });
 
   test("names a few of many", () => {
-    const ids = Array.from({ length: 100 }, (_, n) => `0195${n}`);
-    expect(() => findInstance("0195", ids)).toThrow("01950, 01951, 01952, 01953 and 96 more");
+    const many = new Map(Array.from({ length: 100 }, (_, n) => [`0195${n}`, `x${n}`]));
+    expect(() => findInstance("0195", many)).toThrow(
+      "01950 (x0), 01951 (x1), 01952 (x2), 01953 (x3) and 96 more",
+    );
+  });
+
+  test("suggests the name that was probably meant", () => {
+    try {
+      findInstance("pinh", BOTH);
+      throw new Error("it was found");
+    } catch (error) {
+      expect((error as OrchestratorError).hint).toBe("did you mean ping?");
+    }
   });
 });
 
@@ -55,7 +73,7 @@ describe("findTarget()", () => {
   });
 
   test("looks an instance up by a part of its id", async () => {
-    const target = await findTarget("fac7", () => Promise.resolve([A, B]), 1000);
+    const target = await findTarget("fac7", () => Promise.resolve(BOTH), 1000);
     expect(target).toEqual({ kind: "instance", id: A });
   });
 

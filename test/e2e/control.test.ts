@@ -2,7 +2,7 @@
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
-import type { Info } from "../../src/protocol.ts";
+import type { Info } from "../../src/info.ts";
 import { type Daemon, withDaemon } from "../support/daemon.ts";
 import { type Control, DIALECTS, encode, frame, until, type Wire } from "../support/wire.ts";
 
@@ -54,8 +54,23 @@ describe.each(DIALECTS)("In the %s dialect", (dialect) => {
           running: true,
           binary: expect.stringContaining(daemon.folder),
           privileged: true,
+          name: expect.stringMatching(/^program-\d+$/),
           state: "running",
+          reason: null,
           pid: puppet.pid,
+          started: expect.any(Number),
+          due: null,
+          restarts: 0,
+          args: [],
+          env: [],
+          cwd: null,
+          restart: "no",
+          restart_delay_ms: 100,
+          stop_signal: "SIGINT",
+          stop_grace_ms: 5_000,
+          priority: null,
+          owner: null,
+          hash: null,
           connected: true,
           dialect: "native",
           held: false,
@@ -443,3 +458,19 @@ describe("Whatever the dialect", () => {
       controls.shift()?.wire.close(); // for the audit's own connection
     }));
 });
+
+test("A client that sends many requests at once holds up nobody else (R25)", () =>
+  withDaemon(async (daemon) => {
+    const [flood, other] = [await daemon.control("native"), await daemon.control("native")];
+    const count = 3_000;
+    const request = encode("native", "Version");
+    flood.wire.send(Buffer.concat(Array.from({ length: count }, () => request)));
+    await other.ok("Version");
+    for (let i = 0; i < count; i++) expect(await flood.answer()).toEqual({ Ok: "0.1.0" });
+    await until("all is logged", () => daemon.log.split("parsed=Version").length > count + 1);
+    const before = daemon.log.slice(
+      0,
+      daemon.log.indexOf("connection.id=1 request.parsed=Version"),
+    );
+    expect(before.split("parsed=Version").length).toBeLessThan(count);
+  }));

@@ -58,7 +58,12 @@ test("the executable is daemon and CLI", async () => {
     stderr: "pipe",
   });
   const log = daemon.stderr.getReader();
-  expect(Buffer.from((await log.read()).value ?? []).toString()).toContain("listening socket=");
+  let said = "";
+  while (!said.includes("listening socket=")) {
+    const { done, value } = await log.read();
+    if (done) throw new Error(`The daemon ended: ${said}`);
+    said += Buffer.from(value).toString();
+  }
 
   expect(await cli("version")).toEqual({ out: "server version: 0.1.0\n", problem: "", code: 0 });
   const added = await cli("runtime", "add", "/bin/cat", "--copy");
@@ -73,6 +78,10 @@ test("the executable is daemon and CLI", async () => {
   while (!list.includes("exited (code 0)")) list = (await cli("runtime", "list")).out; // cat's input is empty
   expect(list).toContain("stopped");
   expect((await cli("runtime", "stop", sleeper)).code).toBe(1);
+  const { instances } = JSON.parse((await cli("ps", "--json")).out);
+  expect(instances.map((instance: { name: string }) => instance.name)).toEqual(["cat", "sleep"]);
+  expect((await cli("completion", "words", "--", "stop", "s")).out).toBe("sleep\tstopped\n");
+  expect((await cli("help", "ps")).out).toContain("  veecle-orchestrator ps -q\n");
   expect((await cli("runtime", "remove", id)).out).toBe(`removed instance ${id}\n`);
   expect((await cli("clear")).out).toBe("cleared orchestrator state\n");
 

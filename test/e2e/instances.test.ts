@@ -143,7 +143,7 @@ describe("A stop", () => {
         `Cannot start instance "${puppet.id}": it is stopping (pid ${puppet.pid})`,
       ]);
       expect((await daemon.ask({ Remove: puppet.id })).Err).toEqual([
-        `Cannot remove instance "${puppet.id}": it is stopping (pid ${puppet.pid}); stop it first`,
+        `Cannot remove instance "${puppet.id}": it is stopping (pid ${puppet.pid})`,
       ]);
       expect(first.wire.unreadBytes + second.wire.unreadBytes).toBe(0);
       await puppet.exit(4);
@@ -169,7 +169,9 @@ describe("A stop", () => {
       const start = performance.now();
       const answers = controls.map(async (control, i) => {
         expect(await control.ask({ Stop: ids[i] })).toEqual({ Ok: null });
-        expect(performance.now() - start).toBeWithin(GRACE_MS - 20, 2 * GRACE_MS);
+        // One that is frozen is woken up, and does as it is told.
+        const leastMs = ids[i] === frozen.id ? 0 : GRACE_MS - 20;
+        expect(performance.now() - start).toBeWithin(leastMs, 2 * GRACE_MS);
       });
       const runtime = await until("the parent of the forked child has ended", async () => {
         const found = await daemon.runtime(forker);
@@ -183,7 +185,7 @@ describe("A stop", () => {
         expect(isAlive(pid as number)).toBe(false);
       }
       expect((await daemon.runtime(stubborn)).exit).toEqual({ signal: "SIGKILL" });
-      await daemon.logged(/child did not stop in time, killing its process group .*grace_ms=5000/);
+      await daemon.logged(/child did not stop in time, killing everything of it .*grace_ms=5000/);
     }));
 });
 
@@ -228,7 +230,7 @@ describe("A start", () => {
       const loop = join(daemon.folder, "loop");
       symlinkSync(loop, loop);
       await expectCannotRun(daemon, `${daemon.script("")}/below`, "not a directory");
-      await expectCannotRun(daemon, `/${"long".repeat(2_000)}`, "name too long");
+      await expectCannotRun(daemon, `/${"long".repeat(1_000)}`, "name too long");
       await expectCannotRun(daemon, loop, "too many symbolic links encountered");
     }));
 
@@ -259,6 +261,7 @@ describe("A start", () => {
         expect(ours.sort()).toEqual([
           "VEECLE_IPC_SOCKET",
           "VEECLE_RUNTIME_ID",
+          "VEECLE_RUNTIME_RUN",
           "VEECLE_SOMETHING_ELSE",
         ]);
       },

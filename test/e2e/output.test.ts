@@ -23,8 +23,9 @@ async function follow(daemon: Daemon, id: string, dialect?: Dialect): Promise<Co
 
 /** The files that hold an instance's output, oldest first; none if it has no folder. */
 function filesOf(daemon: Daemon, id: string): string[] {
-  const [own] = readdirSync(daemon.runFolder).filter((name) => name.startsWith("veecle-"));
-  const folder = join(daemon.runFolder, own as string, "output", id);
+  const all = join(daemon.stateFolder, "veecle-orchestrator");
+  const [own] = readdirSync(all);
+  const folder = join(all, own as string, "output", id);
   try {
     return readdirSync(folder)
       .sort()
@@ -392,4 +393,97 @@ test("A follower that goes away while the instance is silent leaves no descripto
       follower.wire.close();
       await until("its descriptor is closed", () => daemon.descriptors().length <= before);
     }
+  }));
+
+describe("Output (P-51)", () => {
+  /** Every item of a stream that ends. */
+  async function items(daemon: Daemon, query: object, dialect: Dialect = "native") {
+    const control = await daemon.control(dialect);
+    await control.ok({ Output: query });
+    if (dialect === "native") {
+      const found: Record<string, unknown>[] = [];
+      for (;;) {
+        const text = await control.item().catch(() => undefined);
+        if (text === undefined) return found;
+        found.push(JSON.parse(text));
+      }
+    }
+    const lines = (await control.wire.rest()).toString().split("\n").slice(0, -1);
+    return lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+  }
+
+  test.each(["veecle", "native"] as const)(
+    "tells what was printed before, in order of time, in the %s dialect",
+    (dialect) =>
+      withDaemon(async (daemon) => {
+        const [a, b] = [await daemon.puppet(), await daemon.puppet()];
+        for (let i = 0; i < 3; i++) {
+          for (const puppet of [a, b]) {
+            const before = Date.now();
+            await puppet.print(`${i}\n`, i === 1 ? "stderr" : "stdout");
+            await until("another millisecond", () => Date.now() > before);
+          }
+        }
+        await until("all of it is kept", async () => (await items(daemon, {})).length === 6);
+        const found = await items(daemon, {}, dialect);
+        expect(found.map(({ id, line }) => [id, line])).toEqual(
+          [0, 1, 2].flatMap((i) => [a.id, b.id].map((id) => [id, `${i}`])),
+        );
+        const times = found.map(({ time }) => time as number);
+        expect(times).toEqual(times.toSorted());
+        const texts = async (query: object): Promise<unknown[]> =>
+          (await items(daemon, query, dialect)).map(({ line }) => line);
+        expect(await texts({ ids: [b.id], last: 2 })).toEqual(["1", "2"]);
+        expect(await texts({ ids: [a.id], stream: "stderr" })).toEqual(["1"]);
+        expect(await texts({ since: times[4] })).toEqual(["2", "2"]);
+        expect(await texts({ until: times[1] })).toEqual(["0", "0"]);
+        expect(await texts({ ids: [] })).toEqual([]);
+      }),
+  );
+
+  test("goes on with what comes, without a gap, also after a restart of the instance", () =>
+    withDaemon(async (daemon) => {
+      const puppet = await daemon.puppet();
+      await puppet.print("before\n");
+      const control = await daemon.control();
+      await control.ok({ Output: { ids: [puppet.id], follow: true } });
+      const next = async (): Promise<unknown> => JSON.parse(await control.item()).line;
+      expect(await next()).toBe("before");
+      for (let i = 0; i < 100; i++) await puppet.print(`${i}\n`);
+      for (let i = 0; i < 100; i++) expect(await next()).toBe(`${i}`);
+      await daemon.stop(puppet.id);
+      const again = await daemon.startPuppet(puppet.id);
+      await again.print("again\n");
+      expect(await next()).toBe("again");
+    }));
+
+  test("of an instance that is not registered is refused", () =>
+    withDaemon(async (daemon) => {
+      const id = crypto.randomUUID();
+      expect(await daemon.ask({ Output: { ids: [id] } })).toMatchObject({ code: "not_found" });
+      expect(await daemon.ask({ Output: { stream: "both" } })).toMatchObject({
+        Err: ['Cannot parse request: Output.stream is unknown: "both"; it is stdout, stderr'],
+      });
+    }));
+});
+
+test("Folders of output stay the user's own and of use, whatever is added meanwhile (S1)", () =>
+  withDaemon(async (daemon) => {
+    const control = await daemon.control();
+    for (let i = 0; i < 100; i++) {
+      const id = crypto.randomUUID();
+      const requests = [
+        { Add: { id, path: "/bin/echo", args: ["x"] } },
+        { Start: id },
+        { Add: { id: crypto.randomUUID(), path: "/bin/echo" } }, // another socket, at that moment
+      ];
+      control.wire.send(Buffer.concat(requests.map((each) => encode("veecle", each))));
+      for (const _ of requests) expect(await control.answer()).toEqual({ Ok: null });
+    }
+    const modes = (): number[] =>
+      readdirSync(daemon.stateFolder, { recursive: true, encoding: "utf8" })
+        .filter((path) => /\/output\/[^/]+$/.test(path))
+        .map((path) => statSync(join(daemon.stateFolder, path)).mode & 0o777);
+    await until("all have printed", () => modes().length === 100);
+    expect(new Set(modes())).toEqual(new Set([0o700]));
   }));

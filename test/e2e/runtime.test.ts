@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { ControlClient } from "../../src/client.ts";
 import { type Daemon, startDaemon } from "../../src/daemon.ts";
 import { newInstanceId } from "../../src/model.ts";
-import type { Info } from "../../src/protocol.ts";
+import type { Info } from "../../src/info.ts";
 import { connectRuntime } from "../../src/runtime.ts";
 
 const examples = join(import.meta.dir, "..", "..", "examples");
@@ -53,7 +53,7 @@ async function add(name: string, privileged: boolean = false): Promise<string> {
   writeFileSync(path, `#!/bin/sh\nexec '${process.execPath}' '${join(examples, name)}.ts'\n`);
   chmodSync(path, 0o755);
   const id = newInstanceId();
-  await client.request({ kind: "Add", id, path, privileged });
+  await client.request({ kind: "Add", id, path, settings: { privileged } });
   return id;
 }
 

@@ -37,8 +37,8 @@ function carry(dialect: Dialect, bytes: Buffer): Buffer {
 
 /** Uploaded files that the daemon holds. */
 function uploads(daemon: Daemon): string[] {
-  return (readdirSync(daemon.runFolder, { recursive: true }) as string[]).filter((path) =>
-    path.endsWith(".bin"),
+  return readdirSync(daemon.stateFolder, { recursive: true, encoding: "utf8" }).filter((path) =>
+    path.includes("binaries/"),
   );
 }
 
@@ -58,7 +58,8 @@ describe.each(DIALECTS)("An upload in the %s dialect", (dialect) => {
       const id = await upload(control, PROGRAM, true);
       const runtime = await daemon.runtime(id);
       expect(runtime).toMatchObject({ running: false, privileged: true });
-      expect(runtime.binary).toStartWith(daemon.runFolder);
+      expect(runtime.binary).toStartWith(daemon.stateFolder);
+      expect(runtime.hash).toBe(Buffer.from(announce(PROGRAM).hash).toString("hex"));
       expect(statSync(runtime.binary).mode & 0o777).toBe(0o500);
       const follower = await daemon.control();
       await follower.ok({ Stdout: id });
@@ -104,10 +105,12 @@ describe.each(DIALECTS)("An upload in the %s dialect", (dialect) => {
     withDaemon(async (daemon) => {
       const control = await daemon.control(dialect);
       const ids = [];
-      for (let i = 0; i < 3; i++) ids.push(await upload(control, PROGRAM));
-      expect(uploads(daemon)).toHaveLength(3);
+      const other = Buffer.from("#!/bin/sh\n");
+      for (const bytes of [PROGRAM, PROGRAM, other]) ids.push(await upload(control, bytes));
+      expect(uploads(daemon)).toHaveLength(2); // equal bytes are kept once
       await daemon.ok({ Remove: ids[0] });
-      expect(uploads(daemon)).toHaveLength(2);
+      await daemon.ok({ Remove: ids[2] });
+      expect(uploads(daemon)).toHaveLength(1);
       await daemon.start(ids[1] as string);
       await daemon.ok("Clear");
       expect(uploads(daemon)).toEqual([]);
@@ -294,6 +297,16 @@ test("The folder of uploads is the user's own", () =>
   withDaemon(async (daemon) => {
     await upload(await daemon.control(), PROGRAM);
     const [file] = uploads(daemon);
-    const folder = join(daemon.runFolder, file as string, "..");
+    const folder = join(daemon.stateFolder, file as string, "..");
     expect(statSync(folder).mode & 0o777).toBe(0o700);
+  }));
+
+test("An upload that the end of the daemon cuts off leaves no file (P-18)", () =>
+  withDaemon(async (daemon) => {
+    const control = await daemon.control("native");
+    await control.ok({ AddWithBinary: announce(PROGRAM) });
+    control.wire.send(frame(PROGRAM.subarray(1)));
+    await until("it has begun", () => uploads(daemon).length === 1);
+    await daemon.stopAll();
+    expect(uploads(daemon)).toEqual([]);
   }));

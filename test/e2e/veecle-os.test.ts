@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { ControlClient } from "../../src/client.ts";
 import { type Daemon, startDaemon } from "../../src/daemon.ts";
 import { newInstanceId, parseTarget } from "../../src/model.ts";
-import type { Info } from "../../src/protocol.ts";
+import type { Info } from "../../src/info.ts";
 
 const cargo = Bun.which("cargo");
 const mustRun = process.env["VEECLE_REQUIRE_CARGO"] === "1";
@@ -135,8 +135,8 @@ describe.skipIf(cargo === null && !mustRun)("programs on veecle-os", () => {
     const [b, onB] = await start("b", port);
     const ping = newInstanceId();
     const pong = newInstanceId();
-    await onA.request({ kind: "Add", id: ping, path: join(binaries, "ping"), privileged: false });
-    expect(await onB.upload(pong, join(binaries, "pong"), false)).toBeGreaterThan(100_000);
+    await onA.request({ kind: "Add", id: ping, path: join(binaries, "ping"), settings: {} });
+    expect(await onB.upload(pong, join(binaries, "pong"), {})).toBeGreaterThan(100_000);
     await link(onA, "veecle_os_examples::Ping", `127.0.0.1:${b.ipc?.port}`);
     await link(onB, "veecle_os_examples::Ping", pong);
     await link(onB, "veecle_os_examples::Pong", `127.0.0.1:${a.ipc?.port}`);

@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { formatPlan } from "../../src/manifest/describe.ts";
 import { exportManifest } from "../../src/manifest/export.ts";
 import { isEmpty, planChanges } from "../../src/manifest/plan.ts";
-import type { InstanceSettings } from "../../src/settings.ts";
+import type { ProgramSettings } from "../../src/settings.ts";
 import { load } from "../support/manifest.ts";
 import { hashOf, presentInstance, presentLink, randomPresent } from "../support/present.ts";
 import { property } from "../support/random.ts";
@@ -73,7 +73,7 @@ to = "[::1]:7"
     const present = randomPresent(random);
     const text = exportManifest(present);
     const manifest = load({ "a.toml": text });
-    const byName = (all: readonly { settings: InstanceSettings }[]): InstanceSettings[] =>
+    const byName = (all: readonly { settings: ProgramSettings }[]): ProgramSettings[] =>
       all.map(({ settings }) => settings).toSorted((a, b) => (a.name < b.name ? -1 : 1));
     expect(byName(manifest.instances)).toEqual(byName(present.instances));
     // A stranger's file, and one that owns a part of it.

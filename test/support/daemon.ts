@@ -17,8 +17,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+import type { Info } from "../../src/info.ts";
 import type { Priority } from "../../src/model.ts";
-import type { Info } from "../../src/protocol.ts";
 import { type Actor, type Puppet, Stage } from "../fixtures/stage.ts";
 import { checkAccounts } from "./accounts.ts";
 import { type Answer, Control, type Dialect, until, Wire, within } from "./wire.ts";
@@ -30,6 +30,8 @@ export interface StartOptions {
   /** Options of the daemon besides `--control-socket`. */
   readonly args?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** Shell commands that the daemon is started behind, such as `ulimit -f 1024`. */
+  readonly limits?: string;
   /** Address of the control socket; a path in the daemon's own folder if it is left out. */
   readonly control?: string;
 }
@@ -57,6 +59,8 @@ export class Daemon {
   readonly folder: string = mkdtempSync(join(tmpdir(), "vo-"));
   /** The daemon's runtime folder, which is empty after its end. */
   readonly runFolder: string = join(this.folder, "run");
+  /** Where the daemon remembers. */
+  readonly stateFolder: string = join(this.folder, "state");
   /** Standard error of the daemon, from its start. */
   log = "";
   readonly process: Bun.Subprocess<"ignore", "ignore", "pipe">;
@@ -72,7 +76,10 @@ export class Daemon {
     mkdirSync(this.runFolder, { mode: 0o700 });
     this.#address = options.control ?? join(this.runFolder, "control.socket");
     this.process = Bun.spawn({
-      cmd: daemonCommand("--control-socket", this.#address, ...(options.args ?? [])),
+      cmd: [
+        ...(options.limits === undefined ? [] : ["sh", "-c", `${options.limits}; exec "$@"`, "sh"]),
+        ...daemonCommand("--control-socket", this.#address, ...(options.args ?? [])),
+      ],
       cwd: this.folder,
       env: { ...this.environment, ...options.env },
       stdin: "ignore",
@@ -87,6 +94,7 @@ export class Daemon {
     return {
       PATH: process.env["PATH"] ?? "/usr/bin:/bin",
       XDG_RUNTIME_DIR: this.runFolder,
+      XDG_STATE_HOME: this.stateFolder,
       PUPPET_STAGE: this.#stage.path,
     };
   }
@@ -322,7 +330,8 @@ export class Daemon {
       const left = readdirSync(this.runFolder, { recursive: true, encoding: "utf8" })
         .map((path) => path.split("/").at(-1) as string)
         .filter(
-          (name) => !/^(control\.socket(\.lock)?|veecle-orchestrator-.*|lock|output)$/.test(name),
+          (name) =>
+            !/^(control\.socket(\.lock)?|veecle-orchestrator-.*|lock|output|binaries)$/.test(name),
         );
       if (left.length > 0) throw new Error(`The instances left ${left.join(", ")}`);
     }
@@ -404,17 +413,22 @@ export async function withFolder(
   body: (folder: string, launch: Launch) => Promise<void>,
 ): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "vo-"));
+  const state = mkdtempSync(join(tmpdir(), "vo-"));
   const launched: Launched[] = [];
   try {
     await body(folder, (args = [], env = {}) => {
-      const daemon = new Launched(args, { XDG_RUNTIME_DIR: folder, ...env });
+      const daemon = new Launched(args, {
+        XDG_RUNTIME_DIR: folder,
+        XDG_STATE_HOME: state,
+        ...env,
+      });
       launched.push(daemon);
       return daemon;
     });
   } finally {
     for (const { process } of launched) process.kill("SIGKILL");
     await Promise.all(launched.map(({ process }) => process.exited));
-    rmSync(folder, { recursive: true, force: true });
+    for (const path of [folder, state]) rmSync(path, { recursive: true, force: true });
   }
 }
 

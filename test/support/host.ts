@@ -119,10 +119,15 @@ export class FakeHost implements Host {
   exitDelayMs = 0;
   snapshotMs = 0;
   nextPid = 100;
+  /** How long a number is given to nobody after its process has gone. */
+  pidRestMs = 0;
+  readonly #freedMs: Map<number, number> = new Map();
   #table: Map<number, FakeProcess> = new Map();
-  #ticks = 1_000;
+  #births = 0;
   #nowMs = 0;
   #timers: { at: number; action: () => void }[] = [];
+  /** How often something was asked of us that may be followed by more. */
+  #calls = 0;
 
   /** Every process there is, zombies included. */
   get table(): FakeProcess[] {
@@ -130,6 +135,7 @@ export class FakeHost implements Host {
   }
 
   spawn(request: SpawnRequest): Spawned {
+    this.#calls++;
     if (this.fault !== undefined) throw this.fault;
     const process = this.#lead(this.#takePid(), {
       command: request.path.slice(request.path.lastIndexOf("/") + 1).slice(0, 15),
@@ -151,7 +157,7 @@ export class FakeHost implements Host {
       parent: parent.isAlive ? parent.pid : 1,
       group: isLeader ? pid : parent.group,
       session: isLeader ? pid : parent.session,
-      startTicks: this.#ticks++,
+      startTicks: this.#nextTicks(),
       command: options.command ?? parent.command,
       mark: options.mark === undefined ? parent.mark : (options.mark ?? undefined),
       output: options.closesOutput === true ? undefined : parent.output,
@@ -177,10 +183,10 @@ export class FakeHost implements Host {
     const { request, output, pid } = process;
     process.state = "Z";
     for (const child of this.#table.values()) if (child.parent === pid) child.parent = 1;
-    if (request === undefined) this.#table.delete(pid);
+    if (request === undefined) this.#free(process);
     else {
       this.after(this.exitDelayMs, () => {
-        if (this.#table.get(pid) === process) this.#table.delete(pid);
+        if (this.#table.get(pid) === process) this.#free(process);
         request.onExit(exit);
       });
     }
@@ -190,6 +196,7 @@ export class FakeHost implements Host {
   }
 
   signalGroup(pgid: number, signal: NodeJS.Signals | 0): boolean {
+    this.#calls++;
     const group = this.table.filter(({ group: number }) => number === pgid);
     if (group.length === 0) return false;
     if (group.every(({ isForeign }) => isForeign)) throw denied();
@@ -213,6 +220,7 @@ export class FakeHost implements Host {
   }
 
   snapshot(): Promise<readonly ProcessEntry[]> {
+    this.#calls++;
     const entries = this.table.map(copy);
     if (this.snapshotMs === 0) return Promise.resolve(entries);
     return new Promise((resolve) => void this.after(this.snapshotMs, () => resolve(entries)));
@@ -223,28 +231,28 @@ export class FakeHost implements Host {
     return { uptimeMs: 1, cpuMs: 1, residentBytes: 1, openFiles: 1, threads: 1 };
   }
 
-  groupMembers(pgid: number): number[] {
-    return this.table
-      .filter(({ group, isAlive }) => group === pgid && isAlive)
-      .map(({ pid }) => pid);
-  }
-
   setPriority(_pid: number, nice: number): void {
     if (!this.permitsNice) throw Object.assign(new Error("EACCES"), { code: "EACCES" });
     this.niced.push(nice);
   }
 
-  now(): number {
-    return this.#nowMs;
+  readonly now = (): number => this.#nowMs;
+
+  /** The clock as processes have it in their start times. */
+  ticks(): number {
+    return 1_000 + this.#nowMs / 10;
   }
 
-  after(ms: number, action: () => void): () => void {
+  readonly wallMs = (): number => 1_700_000_000_000 + this.#nowMs;
+
+  readonly after = (ms: number, action: () => void): (() => void) => {
+    this.#calls++;
     const timer = { at: this.#nowMs + ms, action };
     this.#timers.push(timer);
     return () => {
       this.#timers = this.#timers.filter((other) => other !== timer);
     };
-  }
+  };
 
   /** Turns the clock; timers fire in their order. What waits for a promise comes later: see `run`. */
   turn(ms: number): void {
@@ -256,9 +264,17 @@ export class FakeHost implements Host {
   /** Turns the clock, and lets promises settle before the next timer fires. */
   async run(ms: number): Promise<void> {
     const until = this.#nowMs + ms;
-    await settle();
-    while (this.#fire(until)) await settle();
+    await this.settle();
+    while (this.#fire(until)) await this.settle();
     this.#nowMs = until;
+  }
+
+  /** Waits until no promise leads to a further call of ours. */
+  async settle(): Promise<void> {
+    for (let hop = 0, calls = this.#calls; hop < QUIET_HOPS; hop++) {
+      await undefined;
+      if (calls !== this.#calls) [hop, calls] = [0, this.#calls];
+    }
   }
 
   get timers(): number {
@@ -279,22 +295,35 @@ export class FakeHost implements Host {
 
   /** A new process that leads a session. */
   #lead(pid: number, birth: Pick<Birth, "command" | "mark" | "output" | "request">): FakeProcess {
-    const place = { pid, parent: 1, group: pid, session: pid, startTicks: this.#ticks++ };
+    const place = { pid, parent: 1, group: pid, session: pid, startTicks: this.#nextTicks() };
     const process = new FakeProcess(this, { ...place, ...birth });
     this.#table.set(pid, process);
     return process;
   }
 
+  #free({ pid, group, session }: FakeProcess): void {
+    this.#table.delete(pid);
+    for (const number of [pid, group, session]) this.#freedMs.set(number, this.#nowMs);
+  }
+
+  /** As the clock tells, and never twice the same. */
+  #nextTicks(): number {
+    return this.ticks() + this.#births++ / 1e9;
+  }
+
+  /** The next number that nobody has, and no group or session either. */
   #takePid(): number {
-    while (this.#table.has(this.nextPid)) this.nextPid++;
+    const taken = new Set(this.table.flatMap(({ pid, group, session }) => [pid, group, session]));
+    const restedMs = this.#nowMs - this.pidRestMs;
+    const isTaken = (pid: number): boolean =>
+      taken.has(pid) || (this.#freedMs.get(pid) ?? Number.NEGATIVE_INFINITY) > restedMs;
+    while (isTaken(this.nextPid)) this.nextPid++;
     return this.nextPid++;
   }
 }
 
-/** Longer than any chain of promises between two timers. */
-async function settle(): Promise<void> {
-  for (let hop = 0; hop < 32; hop++) await undefined;
-}
+/** Longer than any chain of promises between two calls of the host. */
+const QUIET_HOPS = 12;
 
 function copy(process: FakeProcess): ProcessEntry {
   const { pid, parent, group, session, startTicks, state, command, mark } = process;

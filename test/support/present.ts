@@ -16,8 +16,8 @@ import {
   type WantedInstance,
 } from "../../src/manifest/wanted.ts";
 import {
-  DEFAULT_SETTINGS,
-  type InstanceSettings,
+  DEFAULT_PROGRAM,
+  type ProgramSettings,
   RESTART_POLICIES,
   STOP_SIGNALS,
 } from "../../src/settings.ts";
@@ -32,7 +32,7 @@ export function hashOf(path: string): string {
 /** An instance as somebody adds it who says nothing but its name. */
 export function presentInstance(
   name: string,
-  more: Partial<Omit<PresentInstance, "settings">> & { settings?: Partial<InstanceSettings> } = {},
+  more: Partial<Omit<PresentInstance, "settings">> & { settings?: Partial<ProgramSettings> } = {},
 ): PresentInstance {
   return {
     id: `id-of-${name}`,
@@ -41,7 +41,7 @@ export function presentInstance(
     state: "running",
     owner: "rig",
     ...more,
-    settings: { ...DEFAULT_SETTINGS, name, ...more.settings },
+    settings: { ...DEFAULT_PROGRAM, name, ...more.settings },
   };
 }
 
@@ -179,7 +179,7 @@ function randomText(random: Random): string {
   return random.text(random.size(0, 8), TEXTS);
 }
 
-function randomSettings(random: Random, name: string): InstanceSettings {
+function randomSettings(random: Random, name: string): ProgramSettings {
   const maybe = <T>(value: T, byDefault: T): T => (random.chance(0.3) ? value : byDefault);
   const names = ["A", "B_1", "__proto__", "c.d", "PATH"].filter(() => random.chance(0.3));
   return {
@@ -191,11 +191,11 @@ function randomSettings(random: Random, name: string): InstanceSettings {
     env: Object.fromEntries(names.map((key) => [key, randomText(random)])),
     cwd: maybe(`/../${randomText(random)}x/`, null),
     restart: random.pick(RESTART_POLICIES),
-    restartDelayMs: maybe(random.pick([0, 1, 1_500, 30_000]), DEFAULT_SETTINGS.restartDelayMs),
-    stopSignal: maybe(random.pick(STOP_SIGNALS), DEFAULT_SETTINGS.stopSignal),
+    restartDelayMs: maybe(random.pick([0, 1, 1_500, 30_000]), DEFAULT_PROGRAM.restartDelayMs),
+    stopSignal: maybe(random.pick(STOP_SIGNALS), DEFAULT_PROGRAM.stopSignal),
     stopGraceMs: maybe(
       random.pick([0, 60_000, 90_000, random.int(0, MAX_STOP_GRACE_MS)]),
-      DEFAULT_SETTINGS.stopGraceMs,
+      DEFAULT_PROGRAM.stopGraceMs,
     ),
     priority: maybe(random.pick(["high", "normal", "low"] as const), null),
     privileged: random.chance(0.2),

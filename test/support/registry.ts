@@ -138,6 +138,7 @@ export class Registry {
         restartDelayMs: random.int(0, 1_000),
         stopSignal: random.pick(["SIGINT", "SIGKILL"] as const),
         stopGraceMs: random.int(0, 1_000),
+        owner: random.pick([null, "/etc/orchestrator.toml"]),
         priority: random.pick([null, "low"] as const),
         privileged: random.chance(0.5),
       },

@@ -1,0 +1,95 @@
+// `runtime add`: a program and its settings become an instance, by its path or as a copy.
+
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { parseEnv } from "node:util";
+
+import { OrchestratorError } from "../errors.ts";
+import { newInstanceId, parseInstanceId, type Priority } from "../model.ts";
+import {
+  environmentFault,
+  type InstanceSettings,
+  parseDuration,
+  type RestartPolicy,
+  type StopSignal,
+} from "../settings.ts";
+import type { Values } from "./parse.ts";
+import { findProgram } from "./resolve.ts";
+import type { Session } from "./session.ts";
+
+export async function add(session: Session): Promise<void> {
+  const { terminal, values } = session;
+  const path = findProgram(values.get("PATH") as string, terminal.folder, terminal.env);
+  const id = parseInstanceId(values.get("--id") ?? "") ?? newInstanceId();
+  const settings = settingsOf(values, terminal.folder);
+  let bytes: number | null = null;
+  if (values.has("--copy")) {
+    const client = await session.client();
+    const { Progress } = await import("./progress.ts");
+    const now = (): number => performance.now();
+    const progress = new Progress(terminal.report, terminal.reportIsScreen, now);
+    bytes = await client
+      .upload(id, path, settings, (sent, total) => progress.update(sent, total))
+      .finally(() => progress.end());
+  } else {
+    await session.request({ kind: "Add", id, path, settings });
+  }
+  const started = values.has("--start");
+  const sent = bytes === null ? "" : ` (sent ${bytes} bytes)`;
+  if (session.isQuiet) await session.print(id);
+  else if (!session.isJson) await session.print(`added instance ${id}${sent}`);
+  if (started) await session.request({ kind: "Start", id, priority: undefined });
+  if (session.isJson) {
+    const name = settings.name ?? null;
+    await session.print(JSON.stringify({ id, name, bytes, started }));
+  } else if (started && !session.isQuiet) await session.print(`started instance ${id}`);
+}
+
+/** The settings of an instance that options give; relative paths are the user's. */
+function settingsOf(values: Values, folder: string): Partial<InstanceSettings> {
+  const settings: { -readonly [K in keyof InstanceSettings]?: InstanceSettings[K] } = {
+    privileged: values.has("--privileged"),
+  };
+  const text = (option: string, take: (value: string) => void): void => {
+    const value = values.get(option);
+    if (value !== undefined) take(value);
+  };
+  const args = values.all("ARG");
+  if (args.length > 0) settings.args = args;
+  const env = environmentOf(values, folder);
+  if (Object.keys(env).length > 0) settings.env = env;
+  text("--name", (name) => (settings.name = name));
+  text("--cwd", (path) => (settings.cwd = resolve(folder, path)));
+  text("--restart", (policy) => (settings.restart = policy as RestartPolicy));
+  text("--restart-delay", (time) => (settings.restartDelayMs = parseDuration(time) as number));
+  text("--stop-signal", (signal) => (settings.stopSignal = signal as StopSignal));
+  text("--stop-grace", (time) => (settings.stopGraceMs = parseDuration(time) as number));
+  text("--priority", (priority) => (settings.priority = priority as Priority));
+  return settings;
+}
+
+/** @throws `misuse` for a file that cannot be read or used */
+function environmentOf(values: Values, folder: string): Record<string, string> {
+  const env: Record<string, string> = {};
+  for (const file of values.all("--env-file")) {
+    try {
+      Object.assign(env, parseEnv(readFileSync(resolve(folder, file), "utf8")));
+    } catch (cause) {
+      throw new OrchestratorError("misuse", `Cannot read --env-file ${JSON.stringify(file)}`, {
+        cause,
+      });
+    }
+    const fault = environmentFault(env);
+    if (fault !== undefined) {
+      throw new OrchestratorError(
+        "misuse",
+        `Cannot use --env-file ${JSON.stringify(file)}: ${fault}`,
+      );
+    }
+  }
+  for (const variable of values.all("--env")) {
+    const at = variable.indexOf("=");
+    env[variable.slice(0, at)] = variable.slice(at + 1);
+  }
+  return env;
+}

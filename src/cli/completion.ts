@@ -1,0 +1,220 @@
+// `completion`: scripts for shells, and the words that they offer: from the table of commands, and
+// from the daemon if it answers at once.
+
+import type { Info } from "../info.ts";
+import { ON_FULL } from "../model.ts";
+import { RESTART_POLICIES, STOP_SIGNALS } from "../settings.ts";
+import { COMMANDS, findCommand, NOUNS } from "./commands.ts";
+import { Values } from "./parse.ts";
+import { Session } from "./session.ts";
+import { type Command, COMMON_OPTIONS, type Option, SHELLS, type ValueKind } from "./surface.ts";
+import { CONDITIONS, SORT_COLUMNS } from "./values.ts";
+import { stateWords } from "./words.ts";
+
+/** Whoever presses Tab waits no longer for a daemon. */
+const PATIENCE_MS = 500;
+
+/** A word that may be typed next, and what it means. */
+export type Offer = readonly [word: string, text: string];
+
+export async function completion(session: Session): Promise<void> {
+  const { terminal, values } = session;
+  const shell = values.get("SHELL") as string;
+  if (shell !== "words") {
+    await terminal.write(SCRIPTS[shell] as string);
+    return;
+  }
+  const words = values.all("WORD");
+  const offers = await offer(words, () => live(session, words));
+  await session.answer({ words: offers.map(([word, text]) => ({ word, text })) }, () =>
+    offers.map(([word, text]) => `${word}\t${text}\n`).join(""),
+  );
+}
+
+/** What the daemon knows whom the words name; undefined if it does not answer at once. */
+async function live(session: Session, words: readonly string[]): Promise<Info | undefined> {
+  const at = words.lastIndexOf("--socket");
+  const socket = at < 0 ? session.values.get("--socket") : words[at + 1];
+  const values = new Values(new Map(socket === undefined ? [] : [["--socket", [socket]]]));
+  const deadlines = {
+    ...session.terminal.deadlines,
+    connectMs: PATIENCE_MS,
+    answerMs: PATIENCE_MS,
+  };
+  const other = new Session(values, { ...session.terminal, deadlines }, true);
+  try {
+    return await other.info();
+  } catch {
+    return undefined;
+  } finally {
+    other.close();
+  }
+}
+
+/** What may stand in place of the last of these words; none: a file, or nothing that we know. */
+export async function offer(
+  words: readonly string[],
+  ask: () => Promise<Info | undefined>,
+): Promise<Offer[]> {
+  const current = words.at(-1) ?? "";
+  const before = words.slice(0, -1);
+  const assigned = /^(--[a-z-]+)=/.exec(current);
+  const option = optionNamed(assigned?.[1] ?? before.at(-1));
+  const given = before.filter((word, index) => isPlain(word, before[index - 1]));
+  let offers: Offer[];
+  if (option?.value !== undefined) {
+    offers = await valuesOf(option.value.kind, ask, []);
+    if (assigned !== null) offers = offers.map(([word, text]) => [`${option.name}=${word}`, text]);
+  } else if (before.includes("--")) offers = [];
+  else if (current.startsWith("-")) offers = optionsOf(commandIn(given), before);
+  else offers = await nextWords(given, ask);
+  return offers.filter(([word]) => word.startsWith(current));
+}
+
+/** Neither an option nor the value of one. */
+function isPlain(word: string, before: string | undefined): boolean {
+  return !word.startsWith("-") && optionNamed(before)?.value === undefined;
+}
+
+function optionNamed(word: string | undefined): Option | undefined {
+  const all = [...COMMON_OPTIONS, ...COMMANDS.flatMap(({ options }) => options)];
+  return word === undefined
+    ? undefined
+    : all.find(({ name, short }) => name === word || short === word);
+}
+
+function commandIn([first = "", second = ""]: readonly string[]): Command | undefined {
+  return findCommand(first) ?? findCommand(`${first} ${second}`);
+}
+
+function optionsOf(command: Command | undefined, before: readonly string[]): Offer[] {
+  return [...(command?.options ?? []), ...COMMON_OPTIONS]
+    .filter(({ name, isList }) => isList === true || !before.includes(name))
+    .map(({ name, text }) => [name, text]);
+}
+
+async function nextWords(
+  given: readonly string[],
+  ask: () => Promise<Info | undefined>,
+): Promise<Offer[]> {
+  const [noun] = given;
+  if (noun === "help") return commandWords(given.slice(1));
+  const command = commandIn(given);
+  if (command === undefined) {
+    if (noun !== undefined) return commandWords(given);
+    return [
+      ...commandWords([]),
+      ["daemon", "Start the orchestrator"],
+      ["help", "Print the page of a command"],
+    ];
+  }
+  const done = given.slice(command.name.split(" ").length);
+  const last = command.arguments.at(-1);
+  const argument = command.arguments[done.length] ?? (last?.isList === true ? last : undefined);
+  return argument === undefined ? [] : valuesOf(argument.kind, ask, done);
+}
+
+/** First words, or those behind a noun. */
+function commandWords(given: readonly string[]): Offer[] {
+  const [noun] = given;
+  if (given.length > 1) return [];
+  if (noun !== undefined) {
+    return COMMANDS.filter(({ name }) => name.startsWith(`${noun} `)).map(({ name, summary }) => [
+      name.slice(noun.length + 1),
+      summary,
+    ]);
+  }
+  return [
+    ...COMMANDS.filter(({ name }) => !name.includes(" ")).map(({ name, summary }): Offer => [
+      name,
+      summary,
+    ]),
+    ...Object.entries(NOUNS),
+  ];
+}
+
+async function valuesOf(
+  kind: ValueKind,
+  ask: () => Promise<Info | undefined>,
+  done: readonly string[],
+): Promise<Offer[]> {
+  const plain = (words: readonly string[]): Offer[] => words.map((word) => [word, ""]);
+  switch (kind) {
+    case "instance":
+    case "target": {
+      const { runtimes = {} } = (await ask()) ?? {};
+      return Object.values(runtimes)
+        .filter(({ name }) => name !== undefined && !done.includes(name))
+        .map((runtime): Offer => [runtime.name, stateWords(runtime, Date.now())])
+        .toSorted(([a], [b]) => (a < b ? -1 : 1));
+    }
+    case "type": {
+      const { routes = [] } = (await ask()) ?? {};
+      return plain([...new Set(routes.map(({ type_name }) => type_name))].toSorted());
+    }
+    case "priority":
+      return plain(["high", "normal", "low"]);
+    case "policy":
+      return plain(ON_FULL);
+    case "restart":
+      return plain(RESTART_POLICIES);
+    case "signal":
+      return plain(STOP_SIGNALS);
+    case "stream":
+      return plain(["stdout", "stderr"]);
+    case "condition":
+      return plain(CONDITIONS);
+    case "column":
+      return plain(SORT_COLUMNS);
+    case "shell":
+      return plain(SHELLS);
+    default:
+      return [];
+  }
+}
+
+// Bash breaks words at colons and equals signs, and wants only what stands behind the last of them.
+const BASH = `# veecle-orchestrator: completion for bash; for this shell: source <(veecle-orchestrator completion bash)
+_veecle_orchestrator() {
+  local word current cut
+  local -a words
+  read -ra words <<<"\${COMP_LINE:0:COMP_POINT}"
+  [[ \${COMP_LINE:COMP_POINT-1:1} == ' ' ]] && words+=('')
+  current=\${words[\${#words[@]} - 1]}
+  cut=\${current%"\${current##*[:=]}"}
+  COMPREPLY=()
+  while IFS=$'\\t' read -r word _; do
+    COMPREPLY+=("\${word#"$cut"}")
+  done < <("\${words[0]}" completion words -- "\${words[@]:1}" 2>/dev/null)
+}
+complete -o default -F _veecle_orchestrator veecle-orchestrator
+`;
+
+const ZSH = `#compdef veecle-orchestrator
+# veecle-orchestrator: completion for zsh; for this shell: source <(veecle-orchestrator completion zsh)
+_veecle_orchestrator() {
+  local line
+  local -a offers
+  for line in "\${(@f)$("\${words[1]}" completion words -- "\${(@)words[2,CURRENT]}" 2>/dev/null)}"; do
+    [[ -n $line ]] && offers+=("\${\${line%%$'\\t'*}//:/\\\\:}:\${line#*$'\\t'}")
+  done
+  if (( $#offers )); then _describe word offers; else _files; fi
+}
+compdef _veecle_orchestrator veecle-orchestrator
+`;
+
+const FISH = `# veecle-orchestrator: completion for fish; for this shell: veecle-orchestrator completion fish | source
+function __veecle_orchestrator
+  set -l before (commandline -opc)
+  set -l current (commandline -ct)
+  set -l offers ($before[1] completion words -- $before[2..-1] "$current" 2>/dev/null)
+  if test (count $offers) -gt 0
+    printf '%s\\n' $offers
+  else
+    __fish_complete_path "$current"
+  end
+end
+complete -c veecle-orchestrator --no-files -a '(__veecle_orchestrator)'
+`;
+
+const SCRIPTS: Readonly<Record<string, string>> = { bash: BASH, zsh: ZSH, fish: FISH };

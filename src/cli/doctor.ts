@@ -1,0 +1,216 @@
+// `doctor`: looks at what the orchestrator needs and at what it tells, and says how to mend each finding.
+
+import { readFileSync, statfsSync, statSync } from "node:fs";
+import { dirname } from "node:path";
+
+import { formatAddress } from "../address.ts";
+import { messageChain, OrchestratorError } from "../errors.ts";
+import type { Info } from "../info.ts";
+import { escapeText } from "../log.ts";
+import { PROTOCOL_VERSION } from "../protocol.ts";
+import { droppedTotal } from "./print.ts";
+import { everyInstance, type Session } from "./session.ts";
+import { CLI, DAEMON } from "./surface.ts";
+import { paint } from "./table.ts";
+import { count, formatBytes, stateWords } from "./words.ts";
+
+/** What was looked at, and what came of it. */
+export interface Finding {
+  readonly level: "ok" | "warning" | "problem";
+  readonly subject: string;
+  readonly text: string;
+  /** How to mend it. */
+  readonly mend: string | null;
+}
+
+/** Below this, a state that grows and output may fill the disk. */
+const MIN_FREE_BYTES = 256 * 2 ** 20;
+
+/** An instance takes about four descriptors of the daemon; the rest is for control and the state. */
+const DESCRIPTORS_PER_INSTANCE = 6;
+const MIN_DESCRIPTORS = 1_024;
+
+/** What `ulimit -e` must be, so that a priority of high (nice −10) can be set. */
+const NEEDED_NICE = 30;
+
+/** The exit code where something does not work. */
+const HAS_PROBLEMS = 3;
+
+export async function doctor(session: Session): Promise<number> {
+  const findings = [...socketFindings(session), ...diskFindings(session)];
+  const info = await reach(session, findings);
+  if (info !== undefined) {
+    const isHere = session.address.kind === "unix";
+    const instances = Object.keys(info.runtimes).length;
+    if (isHere) findings.push(...limitFindings(limitsOf(info.pid), isRoot(info.pid), instances));
+    findings.push(...instanceFindings(info, session.terminal.now()));
+  }
+  await session.answer({ findings }, () => findings.map((one) => format(one, session)).join(""));
+  return findings.some(({ level }) => level === "problem") ? HAS_PROBLEMS : 0;
+}
+
+function format({ level, subject, text, mend }: Finding, { colour }: Session): string {
+  const style = { ok: "32", warning: "33", problem: "31" }[level];
+  const line = `${paint(colour, style, level.padEnd(7))}  ${subject}: ${escapeText(text)}\n`;
+  return mend === null ? line : `${line}${" ".repeat(9)}${escapeText(mend)}\n`;
+}
+
+function finding(
+  level: Finding["level"],
+  subject: string,
+  text: string,
+  mend: string | null = null,
+): Finding {
+  return { level, subject, text, mend };
+}
+
+/** Whether a daemon answers, and understands what we ask. */
+async function reach(session: Session, findings: Finding[]): Promise<Info | undefined> {
+  try {
+    const version = String(await session.request({ kind: "Version" }));
+    const info = await session.info();
+    const text = `version ${version}, process ${info.pid}, answers`;
+    findings.push(finding("ok", "daemon", text));
+    if (version !== PROTOCOL_VERSION) {
+      const other = `it speaks version ${version}, this program ${PROTOCOL_VERSION}`;
+      findings.push(finding("warning", "version", other, "use both from the same release"));
+    }
+    const events = (await session.newClient()).events({ last: 0 });
+    await events.ready;
+    return info;
+  } catch (error) {
+    if (!(error instanceof OrchestratorError)) throw error;
+    const mend =
+      error.code === "bad_request"
+        ? "the daemon is older than this program: start the one of this release"
+        : error.code === "unreachable"
+          ? `start one with "${DAEMON}"`
+          : (error.hint ?? null);
+    findings.push(finding("problem", "daemon", messageChain(error).join(": "), mend));
+    return undefined;
+  }
+}
+
+/** Who else could talk to the daemon. */
+function socketFindings(session: Session): Finding[] {
+  const { address } = session;
+  const shown = formatAddress(address);
+  if (address.kind === "tcp") {
+    const isOwn = /^(127\.|localhost$|::1$)/.test(address.host);
+    return [
+      isOwn
+        ? finding("ok", "socket", `${shown}, for this machine only`)
+        : finding(
+            "warning",
+            "socket",
+            `${shown} has neither a password nor encryption`,
+            "use it only within a network of your own",
+          ),
+    ];
+  }
+  const stat = statSync(address.path, { throwIfNoEntry: false });
+  if (stat === undefined) return []; // that nobody listens is said by the daemon's own finding
+  if (!stat.isSocket()) {
+    return [finding("problem", "socket", `${shown} is no socket`, "name another with --socket")];
+  }
+  const mode = (stat.mode & 0o777).toString(8).padStart(4, "0");
+  if ((stat.mode & 0o077) === 0) return [finding("ok", "socket", `${shown}, mode ${mode}`)];
+  return [
+    finding(
+      "warning",
+      "socket",
+      `${shown} has mode ${mode}: others may start programs as its user`,
+      `chmod 600 ${shown}`,
+    ),
+  ];
+}
+
+/** Room where the state is kept by default; a daemon with --state-dir keeps it elsewhere. */
+function diskFindings({ terminal: { env } }: Session): Finding[] {
+  const home = env["HOME"];
+  let folder = env["XDG_STATE_HOME"] ?? (home === undefined ? undefined : `${home}/.local/state`);
+  while (folder !== undefined && statSync(folder, { throwIfNoEntry: false }) === undefined) {
+    folder = folder === dirname(folder) ? undefined : dirname(folder);
+  }
+  if (folder === undefined) return [];
+  const { bavail, bsize } = statfsSync(folder);
+  const free = bavail * bsize;
+  const text = `${formatBytes(free)} free in ${folder}`;
+  if (free >= MIN_FREE_BYTES) return [finding("ok", "disk", text)];
+  return [finding("warning", "disk", text, "make room, or start the daemon with --state-dir DIR")];
+}
+
+/** The limits of the daemon's process; empty where it is not ours to see, or elsewhere. */
+function limitsOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/limits`, "utf8");
+  } catch {
+    return "";
+  }
+}
+
+function isRoot(pid: number): boolean {
+  return statSync(`/proc/${pid}`, { throwIfNoEntry: false })?.uid === 0;
+}
+
+/** Pure: what `/proc/PID/limits` of the daemon means for so many instances. */
+export function limitFindings(limits: string, mayAll: boolean, instances: number): Finding[] {
+  const soft = (name: string): number | undefined => {
+    const text = new RegExp(`^${name} +(\\S+)`, "m").exec(limits)?.[1];
+    if (text === undefined) return undefined;
+    return text === "unlimited" ? Number.POSITIVE_INFINITY : Number(text);
+  };
+  const findings: Finding[] = [];
+  const files = soft("Max open files");
+  const needed = Math.max(MIN_DESCRIPTORS, 256 + 2 * instances * DESCRIPTORS_PER_INSTANCE);
+  if (files !== undefined) {
+    findings.push(
+      files >= needed
+        ? finding("ok", "open files", `the daemon may have ${files}`)
+        : finding(
+            "warning",
+            "open files",
+            `the daemon may have ${files}; ${needed} are advisable for ${count(instances, "instance")}`,
+            "ulimit -n 65536 before it is started, or LimitNOFILE= of its unit",
+          ),
+    );
+  }
+  const nice = soft("Max nice priority");
+  if (nice !== undefined) {
+    findings.push(
+      mayAll || nice >= NEEDED_NICE
+        ? finding("ok", "priority", "high may be set")
+        : finding(
+            "warning",
+            "priority",
+            "high cannot be set: such instances run with the normal one",
+            `LimitNICE=${NEEDED_NICE} of its unit, or "nice" in limits.conf`,
+          ),
+    );
+  }
+  return findings;
+}
+
+/** Pure: instances that need somebody, and links that lose messages. */
+export function instanceFindings(info: Info, nowMs: number): Finding[] {
+  const instances = everyInstance(info);
+  const inTrouble = instances.filter(
+    ({ runtime: { state, held } }) => state === "failed" || state === "waiting" || held,
+  );
+  const findings = inTrouble.map(({ name, runtime }) => {
+    const level = runtime.state === "failed" ? "problem" : "warning";
+    return finding(level, name, stateWords(runtime, nowMs), `${CLI} why ${name}`);
+  });
+  if (findings.length === 0) {
+    findings.push(
+      finding("ok", "instances", `${count(instances.length, "instance")}, none in trouble`),
+    );
+  }
+  const losing = info.routes.filter((link) => droppedTotal(link) > 0);
+  if (losing.length > 0) {
+    const sum = losing.reduce((total, link) => total + droppedTotal(link), 0);
+    const text = `${count(sum, "message")} dropped on ${count(losing.length, "link")}`;
+    findings.push(finding("warning", "links", text, `${CLI} link list`));
+  }
+  return findings;
+}

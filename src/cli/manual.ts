@@ -1,0 +1,51 @@
+// The page `docs/cli.md`, from the same table as parsing and help.
+//
+// As a program of its own it writes that page: `bun run manual`.
+
+import { COMMANDS } from "./commands.ts";
+import { EXIT_CODES_TABLE, helpPage } from "./help.ts";
+import { COMMON_OPTIONS } from "./surface.ts";
+
+/** The page in Markdown. */
+export function manual(): string {
+  const everyday = COMMANDS.filter(({ name }) => !name.includes(" "));
+  const others = COMMANDS.filter(({ name }) => name.includes(" "));
+  return `${[
+    "# Command line",
+    "This page is generated from `src/cli/commands.ts` by `bun run manual`; a test says that it is fresh.\n" +
+      "In a checkout a command is typed as `bun run cli ps`, with the executable as `veecle-orchestrator ps`.",
+    "## What holds for every command",
+    "Options stand before, between or after the other words.\n" +
+      "An instance is named by its name, its id, or a beginning or end of its id that no other has.\n" +
+      "Answers go to standard output, everything else to standard error.\n" +
+      "Colours appear on a terminal only; `NO_COLOR`, `TERM=dumb` and `--no-color` turn them off.\n" +
+      "A reader that closes the pipe ends a command quietly, with exit code 0.",
+    list(COMMON_OPTIONS.map(({ name, text }) => [name, text])),
+    "### Exit codes",
+    list(EXIT_CODES_TABLE),
+    "### JSON",
+    "With `--json` a command prints one document on one line, or for a stream one for each item.\n" +
+      "Keys stay; new ones may come.\n" +
+      "Times are ISO 8601 in UTC, durations are in milliseconds (`…_ms`).\n" +
+      'Errors are documents on standard error: `{"error":{"code","message","causes","hint","exit"}}`.\n' +
+      "`code` is one of P-14 in [the protocol](protocol.md), or `unmet`: nothing was refused, but what was asked for has not come true.\n" +
+      "`causes` is a list of texts, `hint` is null or a text, `exit` is the exit code.",
+    'INSTANCE is `{"id","name","state",…}` with the keys of an instance in P-20, its times as ISO 8601.\n' +
+      "LINK has the keys of `routes` in P-20.",
+    "## For every day",
+    ...everyday.flatMap(section),
+    "## Instances and links",
+    ...others.flatMap(section),
+  ].join("\n\n")}\n`;
+}
+
+function section({ name, json }: (typeof COMMANDS)[number]): string[] {
+  const [page = ""] = helpPage(name).split("\n  --socket", 1);
+  return [`### ${name}`, `\`\`\`text\n${page.trimEnd()}\n\`\`\``, `With \`--json\`: ${json}.`];
+}
+
+function list(rows: readonly (readonly [string, string])[]): string {
+  return rows.map(([left, right]) => `- \`${left}\`: ${right}`).join("\n");
+}
+
+if (import.meta.main) await Bun.write(`${import.meta.dir}/../../docs/cli.md`, manual());

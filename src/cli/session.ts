@@ -1,0 +1,184 @@
+// One command at work: its words, its terminal, its connections, and the forms of its answers.
+
+import { type Address, parseAddress } from "../address.ts";
+import { ControlClient, defaultControlAddress } from "../client.ts";
+import { OrchestratorError } from "../errors.ts";
+import type { Info, RuntimeInfo } from "../info.ts";
+import { isObject } from "../json.ts";
+import { type InstanceId, parseInstanceId } from "../model.ts";
+import type { Request } from "../protocol.ts";
+import type { Values } from "./parse.ts";
+import { findInstance } from "./resolve.ts";
+import type { Terminal } from "./terminal.ts";
+import type { NameOf } from "./telling.ts";
+import { isoTime } from "./words.ts";
+
+/** An instance that a command is about. */
+export interface Chosen {
+  readonly id: InstanceId;
+  readonly name: string;
+  readonly runtime: RuntimeInfo;
+}
+
+export class Session {
+  readonly values: Values;
+  readonly terminal: Terminal;
+  /** Whether standard output, and standard error, may have colours. */
+  readonly colour: boolean;
+  readonly reportColour: boolean;
+  /** Whether a program reads the answer. */
+  readonly isJson: boolean;
+  readonly isQuiet: boolean;
+  #client: ControlClient | undefined;
+  readonly #others: Set<ControlClient> = new Set();
+
+  constructor(values: Values, terminal: Terminal, isPlain: boolean) {
+    this.values = values;
+    this.terminal = terminal;
+    this.isJson = values.has("--json");
+    this.isQuiet = values.has("--quiet");
+    this.colour = terminal.outputIsScreen && !isPlain && !this.isJson;
+    this.reportColour = terminal.reportIsScreen && !isPlain && !this.isJson;
+  }
+
+  /** Where the daemon is looked for. @throws `misuse` */
+  get address(): Address {
+    return controlAddress(this.values.get("--socket"), this.terminal.env);
+  }
+
+  /** The connection for requests. */
+  async client(): Promise<ControlClient> {
+    this.#client ??= await this.#connect();
+    return this.#client;
+  }
+
+  /** A connection of its own, for a stream or for a request that others are not to wait for. */
+  async newClient(): Promise<ControlClient> {
+    const client = await this.#connect();
+    this.#others.add(client);
+    return client;
+  }
+
+  /**
+   * A new connection in place of one that has ended. A daemon ends a stream when its instance is
+   * removed, and every connection when it dies: only asking again tells which.
+   * @throws `unreachable` if nobody answers any more, with `reason` before the cause
+   */
+  async reconnect(reason: string): Promise<void> {
+    this.#client?.close();
+    this.#client = undefined;
+    try {
+      await this.request({ kind: "Version" });
+    } catch (error) {
+      if (!(error instanceof OrchestratorError)) throw error;
+      const hint = error.hint === undefined ? {} : { hint: error.hint };
+      const message = `${reason}: ${error.message}`;
+      throw new OrchestratorError(error.code, message, { cause: error.cause, ...hint });
+    }
+  }
+
+  async request(request: Request, endMs?: number): Promise<unknown> {
+    return (await this.client()).request(request, endMs);
+  }
+
+  async info(): Promise<Info> {
+    const info = await this.request({ kind: "Info" });
+    if (isObject(info) && isObject(info["runtimes"]) && Array.isArray(info["routes"])) {
+      return info as unknown as Info;
+    }
+    throw new OrchestratorError("io", "Cannot read the orchestrator's state: unknown form", {
+      hint: "is the daemon of another version than this program?",
+    });
+  }
+
+  /** The instance that a value names; a whole id is taken as it is. */
+  async instance(name: string): Promise<InstanceId> {
+    const text = this.values.get(name) as string;
+    return parseInstanceId(text) ?? findInstance(text, await this.named());
+  }
+
+  /** The name of every instance by its id. */
+  async named(): Promise<ReadonlyMap<InstanceId, string>> {
+    return namesOf(await this.info());
+  }
+
+  /**
+   * The instances that NAME… names, each once.
+   * @throws `not_found`, for the first that does not exist or could be several
+   */
+  chosen(info: Info): Chosen[] {
+    const names = namesOf(info);
+    const ids = this.values.all("NAME").map((text) => {
+      const id = parseInstanceId(text) ?? findInstance(text, names);
+      if (info.runtimes[id] !== undefined) return id;
+      throw new OrchestratorError("not_found", `Cannot find instance "${id}": no such id`);
+    });
+    return [...new Set(ids)].map((id) => choose(info, id));
+  }
+
+  print(line: string): Promise<void> {
+    return this.terminal.write(`${line}\n`);
+  }
+
+  /** The answer of a command: a document with `--json`, else lines for people. */
+  answer(document: unknown, text: () => string): Promise<void> {
+    return this.terminal.write(this.isJson ? `${JSON.stringify(document)}\n` : text());
+  }
+
+  close(): void {
+    this.#client?.close();
+    for (const client of this.#others) client.close();
+  }
+
+  async #connect(): Promise<ControlClient> {
+    return ControlClient.connect(this.address, this.terminal.deadlines);
+  }
+}
+
+/** The name of every instance by its id. */
+export function namesOf({ runtimes }: Info): Map<InstanceId, string> {
+  return new Map(Object.entries(runtimes).map(([id, { name }]) => [id, name ?? ""]));
+}
+
+/** Names an instance by its id, or by the end of it if it is gone. */
+export function nameOf(names: ReadonlyMap<InstanceId, string>): NameOf {
+  return (id) => names.get(id) || id.slice(-12);
+}
+
+/** All instances in the order of their names. */
+export function everyInstance(info: Info): Chosen[] {
+  const order = new Intl.Collator("en", { numeric: true });
+  return Object.keys(info.runtimes)
+    .map((id) => choose(info, id))
+    .toSorted((a, b) => order.compare(a.name, b.name));
+}
+
+function choose(info: Info, id: InstanceId): Chosen {
+  const runtime = info.runtimes[id] as RuntimeInfo;
+  return { id, name: runtime.name ?? id.slice(-12), runtime };
+}
+
+/** An instance as programs read it: what the daemon tells, with times as ISO 8601. */
+export function instanceDocument({ id, runtime }: Chosen): Record<string, unknown> {
+  const { started, due } = runtime;
+  return { id, ...runtime, started: isoOrNull(started), due: isoOrNull(due) };
+}
+
+function isoOrNull(time: number | null | undefined): string | null {
+  return time === null || time === undefined ? null : isoTime(time);
+}
+
+/** `--socket`, else the environment's, else where a daemon listens by default. */
+function controlAddress(
+  option: string | undefined,
+  env: Readonly<Record<string, string | undefined>>,
+): Address {
+  if (option !== undefined) return parseAddress(option);
+  const text = env["VEECLE_ORCHESTRATOR_SOCKET"];
+  if (text === undefined || text === "") return defaultControlAddress(env);
+  try {
+    return parseAddress(text);
+  } catch (cause) {
+    throw new OrchestratorError("misuse", "Cannot use VEECLE_ORCHESTRATOR_SOCKET", { cause });
+  }
+}

@@ -1,0 +1,68 @@
+// Tables without borders: columns as wide as their widest cell, or as a screen allows. Pure.
+
+import { escapeText } from "../log.ts";
+
+/** A column is never made narrower than this to fit a screen. */
+const MIN_COLUMN = 8;
+
+/** `text` in an ANSI style such as `1;31` (bold and red), if colours are wanted. */
+export function paint(colour: boolean, style: string, text: string): string {
+  return colour ? `\x1b[${style}m${text}\x1b[0m` : text;
+}
+
+/** At most so many columns of a screen, at least one; an ellipsis stands for what is cut. */
+export function fit(text: string, columns: number): string {
+  if (Bun.stringWidth(text) <= columns) return text;
+  let shown = Bun.sliceAnsi(text, 0, columns - 1);
+  // A wide character that begins within the last column does not end there.
+  if (Bun.stringWidth(shown) >= columns) shown = Bun.sliceAnsi(text, 0, columns - 2);
+  return `${shown}…`;
+}
+
+export interface TableOptions {
+  readonly colour: boolean;
+  /** Of the screen; without it, rows are as long as they are. */
+  readonly columns?: number | undefined;
+  /** The style of a cell, or "". */
+  style?(row: number, column: number): string;
+}
+
+/** One row per line, two spaces between columns. Cells lose what would drive a terminal. */
+export function formatTable(
+  header: readonly string[],
+  rows: readonly (readonly string[])[],
+  { colour, columns, style }: TableOptions,
+): string {
+  const cells = rows.map((row) => row.map((cell) => escapeText(cell)));
+  const widths = header.map((title, column) =>
+    Math.max(title.length, ...cells.map((row) => Bun.stringWidth(row[column] ?? ""))),
+  );
+  if (columns !== undefined) shrink(widths, columns);
+  const line = (row: readonly string[], styleOf: (column: number) => string): string => {
+    const parts = row.map((cell, column) => {
+      const width = widths[column] as number;
+      const shown = fit(cell, width);
+      const isLast = column === row.length - 1;
+      const padding = isLast ? "" : " ".repeat(width - Bun.stringWidth(shown));
+      const look = styleOf(column);
+      return look === "" ? shown + padding : paint(colour, look, shown) + padding;
+    });
+    const text = parts.join("  ").trimEnd();
+    return columns === undefined ? text : fit(text, columns);
+  };
+  const body = cells.map((row, index) => line(row, (column) => style?.(index, column) ?? ""));
+  const head = line(header, () => "");
+  return [paint(colour, "1", head), ...body].map((text) => `${text}\n`).join("");
+}
+
+/** Takes from the widest columns until the row fits, or nothing more can be taken. */
+function shrink(widths: number[], columns: number): void {
+  const gaps = 2 * (widths.length - 1);
+  let excess = widths.reduce((sum, width) => sum + width, gaps) - columns;
+  while (excess > 0) {
+    const widest = Math.max(...widths);
+    if (widest <= MIN_COLUMN) return;
+    widths[widths.indexOf(widest)] = widest - 1;
+    excess--;
+  }
+}

@@ -1,0 +1,110 @@
+// `wait`: until instances are in a state, or cannot reach it any more.
+
+import { OrchestratorError } from "../errors.ts";
+import type { EventInfo, RuntimeInfo } from "../info.ts";
+import { parseDuration } from "../settings.ts";
+import { Unmet } from "./print.ts";
+import type { Chosen, Session } from "./session.ts";
+import { CLI } from "./surface.ts";
+import type { Condition } from "./values.ts";
+import { Deadline, Watch } from "./watch.ts";
+import { formatDuration, stateWords } from "./words.ts";
+
+export async function wait(session: Session): Promise<void> {
+  const { values, terminal } = session;
+  const condition = values.get("--for") as Condition;
+  const timeoutMs = parseDuration(values.get("--timeout") ?? "");
+  const deadline = new Deadline(timeoutMs ?? Number.POSITIVE_INFINITY);
+  const first = session.chosen(await session.info());
+  const watch = await Watch.begin(session, first);
+  const reached = new Set<string>();
+  for (;;) {
+    // Whatever happened before this answer shows in it, whatever comes later wakes us.
+    const info = await session.info();
+    for (const { id, name } of first) {
+      const runtime = info.runtimes[id];
+      if (runtime === undefined) {
+        throw new Unmet(`Cannot wait for ${JSON.stringify(name)}: it was removed`);
+      }
+      const seen = watch.of(id);
+      if (holds(condition, runtime) || seen.some((event) => fulfils(condition, event))) {
+        reached.add(id);
+      } else if (isHopeless(condition, runtime, seen)) {
+        throw new Unmet(
+          `Cannot wait until ${JSON.stringify(name)} ${reachedWords(condition)}: ` +
+            `it is ${stateWords(runtime, terminal.now())}`,
+          `see "${CLI} status ${name}"`,
+        );
+      }
+    }
+    const missing = first.filter(({ id }) => !reached.has(id));
+    if (missing.length === 0) break;
+    if (deadline.leftMs === 0)
+      throw unmet(missing, condition, deadline, info.runtimes, terminal.now());
+    await watch.changed(deadline.leftMs);
+  }
+  watch.close();
+  const { runtimes } = await session.info();
+  const documents = first.map(({ id, name, runtime }) => {
+    const { state, pid, exit } = runtimes[id] ?? runtime;
+    return { id, name, changed: false, state, pid, exit };
+  });
+  await session.answer({ instances: documents }, () =>
+    first
+      .map(({ id, name }) => `${session.isQuiet ? id : `${name} ${reachedWords(condition)}`}\n`)
+      .join(""),
+  );
+}
+
+function reachedWords(condition: Condition): string {
+  return condition === "exited" || condition === "failed" ? `has ${condition}` : `is ${condition}`;
+}
+
+function holds(condition: Condition, { state, exit, connected }: RuntimeInfo): boolean {
+  switch (condition) {
+    case "connected":
+      return connected;
+    case "stopped":
+      return state === "stopped" || state === "failed";
+    case "exited":
+      return (state === "stopped" || state === "failed") && exit !== null;
+    default:
+      return state === condition;
+  }
+}
+
+/** What was asked for may have been true for a moment only. */
+function fulfils(condition: Condition, { kind }: EventInfo): boolean {
+  if (condition === "running") return kind === "started";
+  if (condition === "stopped") return kind === "stopped";
+  return kind === condition;
+}
+
+/** Only what has ended while we wait is hopeless: what did not run at the beginning may be started. */
+function isHopeless(
+  condition: Condition,
+  { state }: RuntimeInfo,
+  seen: readonly EventInfo[],
+): boolean {
+  const hasEnded = seen.some(({ kind }) => kind === "exited" || kind === "failed");
+  const isOver = state === "stopped" || state === "failed";
+  if (condition === "failed") return hasEnded && state === "stopped";
+  return (condition === "running" || condition === "connected") && hasEnded && isOver;
+}
+
+function unmet(
+  missing: readonly Chosen[],
+  condition: Condition,
+  { timeoutMs }: Deadline,
+  runtimes: Readonly<Record<string, RuntimeInfo>>,
+  nowMs: number,
+): Error {
+  const states = missing.map(({ id, name, runtime }) => {
+    return `${name} is ${stateWords(runtimes[id] ?? runtime, nowMs)}`;
+  });
+  if (timeoutMs === 0) return new Unmet(`Not ${condition}: ${states.join("; ")}`);
+  return new OrchestratorError(
+    "timed_out",
+    `Not ${condition} within ${formatDuration(timeoutMs)}: ${states.join("; ")}`,
+  );
+}

@@ -1,0 +1,155 @@
+// `why`: one paragraph about each instance: what it is doing, what has brought it there, what to do.
+
+import type { EventInfo, Info, LineInfo, LinkInfo } from "../info.ts";
+import { escapeText } from "../log.ts";
+import { type Chosen, nameOf, namesOf, type Session } from "./session.ts";
+import { CLI } from "./surface.ts";
+import { lastEvents, lastLines } from "./tail.ts";
+import { type NameOf, targetName } from "./telling.ts";
+import { count, exitWords, formatDuration } from "./words.ts";
+
+/** Events in which the last start, stop and exit are looked for. */
+const READ_EVENTS = 50;
+
+/** What is known about one instance. */
+export interface Facts {
+  readonly instance: Chosen;
+  readonly links: readonly LinkInfo[];
+  /** Oldest first. */
+  readonly events: readonly EventInfo[];
+  readonly lastLine: LineInfo | undefined;
+}
+
+/** An answer: sentences, and the command to type next, without the program's name. */
+export interface Explanation {
+  readonly why: string;
+  readonly next: string | null;
+}
+
+export async function why(session: Session): Promise<void> {
+  const info = await session.info();
+  const name = nameOf(namesOf(info));
+  const nowMs = session.terminal.now();
+  const found = await Promise.all(
+    session.chosen(info).map(async (instance) => {
+      const facts = await factsOf(session, info, instance);
+      return { instance, ...explain(facts, name, nowMs) };
+    }),
+  );
+  const documents = found.map(({ instance, ...explanation }) => {
+    const { id, runtime } = instance;
+    return { id, name: instance.name, state: runtime.state, ...explanation };
+  });
+  await session.answer({ instances: documents }, () =>
+    found
+      .map(({ why: text, next }) => {
+        const hint = next === null ? "" : `Next: ${CLI} ${next}\n`;
+        return `${wrap(escapeText(text), session.terminal.columns)}\n${hint}`;
+      })
+      .join("\n"),
+  );
+}
+
+async function factsOf(session: Session, info: Info, instance: Chosen): Promise<Facts> {
+  const { id } = instance;
+  const [events, [lastLine]] = await Promise.all([
+    lastEvents(session, id, READ_EVENTS),
+    lastLines(session, id, 1),
+  ]);
+  const links = info.routes.filter(({ from, to }) => from === id || to === id);
+  return { instance, links, events, lastLine };
+}
+
+function wrap(text: string, columns: number | undefined): string {
+  return columns === undefined ? text : Bun.wrapAnsi(text, columns, { trim: true });
+}
+
+/** Pure: what the facts say. */
+export function explain(facts: Facts, nameOfId: NameOf, nowMs: number): Explanation {
+  const { instance, events, lastLine } = facts;
+  const { name, runtime } = instance;
+  const exited = events.findLast(({ kind }) => kind === "exited");
+  const words =
+    lastLine === undefined ? "It printed nothing." : `Its last line: "${lastLine.line}".`;
+  const ended = endWords(instance, exited, nowMs);
+  const next = { start: `start ${name}`, stop: `stop ${name}`, logs: `logs ${name}` };
+  switch (runtime.state) {
+    case "running":
+      return running(facts, nameOfId, nowMs);
+    case "stopping": {
+      const asked = events.findLast(({ kind }) => kind === "stopping");
+      const signal = String(asked?.detail["signal"] ?? runtime.stop_signal);
+      const goneMs = asked === undefined ? 0 : nowMs - asked.time;
+      const leftMs = (runtime.stop_grace_ms ?? 0) - goneMs;
+      const end = leftMs > 0 ? `It is killed in ${formatDuration(leftMs)}.` : "It is being killed.";
+      const ago = `${formatDuration(goneMs)} ago`;
+      return { why: `${name} is being stopped: ${signal} was sent ${ago}. ${end}`, next: null };
+    }
+    case "waiting": {
+      const due = runtime.due === null ? "soon" : `in ${formatDuration(runtime.due - nowMs)}`;
+      const policy = `since its policy is ${runtime.restart}`;
+      const again = `It is started again ${due} (restart ${runtime.restarts + 1}), ${policy}.`;
+      return { why: `${ended} ${again} ${words}`, next: next.logs };
+    }
+    case "failed":
+      return {
+        why:
+          `${name} has failed and is not started again: ${runtime.reason ?? "too many restarts"}. ` +
+          `${words} Mend the cause, then start it.`,
+        next: next.start,
+      };
+    default:
+      if (exited === undefined && runtime.exit === null) {
+        return { why: `${name} has not been started.`, next: next.start };
+      }
+      if (exited?.detail["stopping"] === true) return { why: ended, next: next.start };
+      return {
+        why: `${ended} It is not started again, since its policy is ${runtime.restart}. ${words}`,
+        next: next.start,
+      };
+  }
+}
+
+/** How and when the last run ended. */
+function endWords({ name, runtime }: Chosen, exited: EventInfo | undefined, nowMs: number): string {
+  const how = runtime.exit === null ? "" : ` (${exitWords(runtime.exit)})`;
+  if (exited === undefined) return `${name} has ended${how}.`;
+  const { detail, time } = exited;
+  const ago = `${formatDuration(nowMs - time)} ago`;
+  if (detail["stopping"] === true) return `${name} was stopped ${ago}${how}.`;
+  const ran = `after it had run for ${formatDuration(Number(detail["ran_ms"] ?? 0))}`;
+  const verb = detail["code"] === 0 ? "ended by itself" : "crashed";
+  return `${name} ${verb} ${ago}${how}, ${ran}.`;
+}
+
+function running({ instance, links }: Facts, nameOfId: NameOf, nowMs: number): Explanation {
+  const { id, name, runtime } = instance;
+  const since =
+    typeof runtime.started === "number" ? ` for ${formatDuration(nowMs - runtime.started)}` : "";
+  const sentences = [`${name} has run${since} (pid ${runtime.pid}).`];
+  if (runtime.restarts > 0)
+    sentences.push(`It was started again ${count(runtime.restarts, "time")}.`);
+  let next = `status ${name}`;
+  const waiting = links.filter(({ to }) => to === id).reduce((sum, { queued }) => sum + queued, 0);
+  if (!runtime.connected) {
+    sentences.push("It has not connected to its socket.");
+    if (waiting > 0) sentences.push(`${count(waiting, "message")} for it wait until it does.`);
+  } else if (waiting > 0) {
+    sentences.push(
+      `${count(waiting, "message")} for it wait: it reads more slowly than others send.`,
+    );
+  }
+  if (runtime.held) {
+    const full = links
+      .filter(({ from, on_full }) => from === id && on_full === "block")
+      .toSorted((a, b) => b.queued - a.queued)[0];
+    const to = full === undefined ? undefined : targetName(full.to, nameOfId);
+    sentences.push(
+      to === undefined
+        ? "It is not read from, since a link with the policy block is full."
+        : `It is not read from, since its messages ${full?.type_name} for ${to} are not taken.`,
+    );
+    if (to !== undefined) next = `why ${to}`;
+  }
+  return { why: sentences.join(" "), next };
+}

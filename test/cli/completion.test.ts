@@ -1,0 +1,112 @@
+import { describe, expect, test } from "bun:test";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { offer } from "../../src/cli/completion.ts";
+import type { Info } from "../../src/info.ts";
+import { FakeDaemon } from "../support/fake-daemon.ts";
+import { friendly, INFO, run } from "../support/typist.ts";
+
+async function words(line: string): Promise<string[]> {
+  const offers = await offer(line.split(" "), async () => INFO as unknown as Info);
+  return offers.map(([word]) => word);
+}
+
+describe("offer()", () => {
+  test.each([
+    ["re", ["restart"]],
+    ["sta", ["status", "start"]],
+    ["run", ["runtime"]],
+    ["he", ["help"]],
+    ["runtime ", ["add", "start", "stop", "remove", "list", "stdout"]],
+    ["runtime st", ["start", "stop", "stdout"]],
+    ["link r", ["remove"]],
+    ["help link ", ["add", "remove", "list"]],
+    ["help li", ["link"]],
+    ["stop ", ["ping", "pong"]],
+    ["stop po", ["pong"]],
+    ["stop ping ", ["pong"]],
+    ["stop --timeout 5s p", ["ping", "pong"]],
+    ["runtime start ", ["ping", "pong"]],
+    ["runtime start ping ", []],
+    ["ps ", []],
+    ["stop --t", ["--timeout"]],
+    ["stop --all --a", []],
+    ["runtime add --env A=1 --env", ["--env", "--env-file"]],
+    ["stop --priority ", ["high", "normal", "low"]],
+    ["stop --priority=h", ["--priority=high"]],
+    ["link add --type a", ["a::Ping"]],
+    ["link add --to ", ["ping", "pong"]],
+    ["wait ping --for ", ["running", "connected", "stopped", "exited", "failed"]],
+    ["logs --stream ", ["stdout", "stderr"]],
+    ["runtime add ", []],
+    ["runtime add ./x -- ", []],
+    ["completion ", ["bash", "zsh", "fish", "words"]],
+    ["nonsense ", []],
+  ])("%s", async (line, expected) => {
+    expect(await words(line)).toEqual(expected);
+  });
+
+  test("every option of a command is offered, with what it means", async () => {
+    const offers = await offer(["ps", "-"], async () => undefined);
+    expect(offers).toContainEqual(["--quiet", "print ids only"]);
+    expect(offers.every(([, text]) => text !== "")).toBe(true);
+  });
+});
+
+describe("completion", () => {
+  test("asks the daemon that the words name, and no other", async () => {
+    using daemon = friendly([]);
+    const asked = ["completion", "words", "--", "--socket", daemon.path, "stop", "pi"];
+    const named = await run([...asked, "--socket", "/nonexistent/socket"]);
+    expect(named).toEqual({ code: 0, out: "", err: "" }); // the last one is among the words
+    expect(await run(asked)).toEqual({ code: 0, out: "ping\trunning\n", err: "" });
+  });
+
+  test("offers nothing, and says nothing, if no daemon answers", async () => {
+    const ran = await run(["completion", "words", "--socket", "/nonexistent/s", "--", "stop", ""]);
+    expect(ran).toEqual({ code: 0, out: "", err: "" });
+    using silent = new FakeDaemon(() => {});
+    const late = await run(["completion", "words", "--socket", silent.path, "--", "stop", ""]);
+    expect(late).toEqual({ code: 0, out: "", err: "" });
+  });
+
+  test.each(["bash", "zsh", "fish"])("prints a script for %s", async (shell) => {
+    const { code, out } = await run(["completion", shell]);
+    expect(code).toBe(0);
+    expect(out).toContain("completion words -- ");
+  });
+
+  test("in bash offers names, and what stands behind a colon", async () => {
+    using daemon = friendly([]);
+    const folder = mkdtempSync(join(tmpdir(), "completion-"));
+    try {
+      const cli = join(import.meta.dir, "../../src/cli.ts");
+      const program = join(folder, "veecle-orchestrator");
+      writeFileSync(program, `#!/bin/sh\nexec '${process.execPath}' '${cli}' "$@"\n`);
+      chmodSync(program, 0o700);
+      const press = async (line: string): Promise<string[]> => {
+        const script = `source <(veecle-orchestrator completion bash)
+          COMP_LINE=$1 COMP_POINT=\${#1}
+          _veecle_orchestrator
+          printf '%s\\n' "\${COMPREPLY[@]}"`;
+        const child = Bun.spawn({
+          cmd: ["bash", "-c", script, "bash", line],
+          env: {
+            PATH: `${folder}:${process.env["PATH"] ?? ""}`,
+            VEECLE_ORCHESTRATOR_SOCKET: daemon.path,
+          },
+          stdio: ["ignore", "pipe", "pipe"],
+        });
+        expect(await child.stderr.text()).toBe("");
+        return (await child.stdout.text()).trimEnd().split("\n");
+      };
+      expect(await press("veecle-orchestrator stop ")).toEqual(["ping", "pong"]);
+      expect(await press("veecle-orchestrator sto")).toEqual(["stop"]);
+      expect(await press("veecle-orchestrator link add --type a::P")).toEqual(["Ping"]);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+});

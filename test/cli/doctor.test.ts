@@ -1,0 +1,83 @@
+import { expect, test } from "bun:test";
+
+import { instanceFindings, limitFindings } from "../../src/cli/doctor.ts";
+import type { Info } from "../../src/info.ts";
+import { FakeDaemon } from "../support/fake-daemon.ts";
+import { INFO, run, STOPPED } from "../support/typist.ts";
+
+function limits(files: string, nice: string): string {
+  return (
+    "Limit                     Soft Limit           Hard Limit           Units     \n" +
+    `Max open files            ${files.padEnd(20)} 20000                files     \n` +
+    `Max nice priority         ${nice.padEnd(20)} 0                    \n`
+  );
+}
+
+test.each([
+  ["20000", "30", false, 100, ["ok", "ok"]],
+  ["unlimited", "0", true, 1_000, ["ok", "ok"]],
+  ["1024", "0", false, 10, ["ok", "warning"]],
+  ["1024", "40", false, 500, ["warning", "ok"]],
+] as const)(
+  "limitFindings() with %s files and nice %s",
+  (files, nice, mayAll, instances, levels) => {
+    const findings = limitFindings(limits(files, nice), mayAll, instances);
+    expect(findings.map(({ level }) => level)).toEqual([...levels]);
+    for (const { level, mend } of findings) expect(mend === null).toBe(level === "ok");
+  },
+);
+
+test("limitFindings() says nothing where there is nothing to see", () => {
+  expect(limitFindings("", false, 5)).toEqual([]);
+});
+
+test("instanceFindings() names who needs somebody, and what is lost", () => {
+  const info = {
+    runtimes: {
+      a: { ...STOPPED, name: "well", state: "running" },
+      b: { ...STOPPED, name: "ill", state: "failed", reason: "10 starts in 60 s" },
+      c: { ...STOPPED, name: "slow", state: "running", held: true },
+    },
+    routes: [{ dropped: { full: 2, oversize: 1 } }, { dropped: {} }],
+  } as unknown as Info;
+  expect(instanceFindings(info, 0)).toEqual([
+    {
+      level: "problem",
+      subject: "ill",
+      text: "failed: 10 starts in 60 s",
+      mend: "bun run cli why ill",
+    },
+    {
+      level: "warning",
+      subject: "slow",
+      text: "running, not read from: a link is full",
+      mend: "bun run cli why slow",
+    },
+    {
+      level: "warning",
+      subject: "links",
+      text: "3 messages dropped on 1 link",
+      mend: "bun run cli link list",
+    },
+  ]);
+});
+
+test("a daemon that is gone, hung or old is a problem with its remedy, and exit code 3", async () => {
+  const gone = await run(["doctor", "--socket", "/nonexistent/socket"]);
+  expect(gone.code).toBe(3);
+  expect(gone.out).toContain('problem  daemon: Cannot reach the orchestrator at "/nonexistent/');
+  expect(gone.out).toContain('start one with "bun run daemon"\n');
+  using hung = new FakeDaemon(() => {});
+  const silent = await run(["doctor", "--socket", hung.path], { deadlines: { answerMs: 50 } });
+  expect([silent.code, silent.err]).toEqual([3, ""]);
+  expect(silent.out).toContain("no answer within 0.05 s\n         it is stopped or overloaded");
+  using old = new FakeDaemon((body, connection) => {
+    if (String(body) === '"Version"') connection.ok("0.0.9");
+    else if (String(body) === '"Info"') connection.ok(INFO);
+    else connection.refuse("bad_request", "Cannot parse request", "unknown request");
+  });
+  const { code, out } = await run(["doctor", "--socket", old.path]);
+  expect(code).toBe(3);
+  expect(out).toContain("warning  version: it speaks version 0.0.9, this program 0.1.0\n");
+  expect(out).toContain("the daemon is older than this program: start the one of this release\n");
+});

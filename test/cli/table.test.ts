@@ -1,0 +1,69 @@
+import { describe, expect, test } from "bun:test";
+
+import { tamed } from "../../src/cli/logs.ts";
+import { shortIds } from "../../src/cli/ps.ts";
+import { fit, formatTable } from "../../src/cli/table.ts";
+
+describe("formatTable()", () => {
+  const header = ["NAME", "STATE"];
+
+  test("makes columns as wide as their widest cell, in columns of a screen", () => {
+    expect(
+      formatTable(
+        header,
+        [
+          ["日本", "x"],
+          ["p", "longer"],
+        ],
+        { colour: false },
+      ),
+    ).toBe("NAME  STATE\n日本  x\np     longer\n");
+  });
+
+  test("takes from the widest column what a screen has not", () => {
+    const rows = [["name", "x".repeat(100)]];
+    expect(formatTable(header, rows, { colour: false, columns: 20 })).toBe(
+      `NAME  STATE\nname  ${"x".repeat(13)}…\n`,
+    );
+    for (let columns = 1; columns < 40; columns++) {
+      const table = formatTable(header, [["日本語の名前です", "日本語の状態です"]], {
+        colour: true,
+        columns,
+      });
+      for (const line of table.trimEnd().split("\n")) {
+        expect(Bun.stringWidth(line)).toBeLessThanOrEqual(columns);
+      }
+    }
+  });
+
+  test("colours cells, not what stands between them", () => {
+    const style = (_row: number, column: number): string => (column === 0 ? "32" : "");
+    expect(formatTable(header, [["a", "b"]], { colour: true, style })).toBe(
+      "\x1b[1mNAME  STATE\x1b[0m\n\x1b[32ma\x1b[0m     b\n",
+    );
+  });
+
+  test("what stands in a cell drives no terminal (S10)", () => {
+    expect(formatTable(["A"], [["\x1b[2J\n"]], { colour: false })).not.toMatch(/[^\P{Cc}\n]|\n\n/u);
+  });
+});
+
+test("fit() cuts at the width of a screen", () => {
+  expect([fit("abcdef", 6), fit("abcdef", 5), fit("日本語", 5)]).toEqual([
+    "abcdef",
+    "abcd…",
+    "日本…",
+  ]);
+});
+
+test("shortIds() are as long as it takes to tell them apart", () => {
+  expect(shortIds(["aa-11112222", "bb-33334444"])).toEqual(["11112222", "33334444"]);
+  expect(shortIds(["aaaa-11112222", "bbbb-11112222"])).toEqual(["aaa-11112222", "bbb-11112222"]);
+});
+
+test("tamed() lets colours through and nothing else", () => {
+  expect(tamed("a\tb\r", true)).toBe("a\tb");
+  expect(tamed("\x1b[31mred", true)).toBe("\x1b[31mred\x1b[0m");
+  expect(tamed("\x1b[31mred\x1b[0m", false)).toBe("red");
+  expect(tamed("\x1b]0;title\x07\x1b[2Jx", true)).not.toMatch(/\p{Cc}/u);
+});

@@ -1,0 +1,111 @@
+import { expect, test } from "bun:test";
+
+import { explain, type Facts } from "../../src/cli/why.ts";
+import type { EventInfo } from "../../src/info.ts";
+import { A, B, STOPPED } from "../support/typist.ts";
+
+const NOW = 100_000;
+
+function event(kind: string, secondsAgo: number, detail: object = {}): EventInfo {
+  const time = NOW - secondsAgo * 1_000;
+  return { seq: 1, time, kind, id: A, name: "ping", detail: detail as EventInfo["detail"] };
+}
+
+interface Case {
+  readonly runtime?: object;
+  readonly links?: readonly object[];
+  readonly events?: readonly EventInfo[];
+  readonly line?: string;
+}
+
+function told({ runtime = {}, links = [], events = [], line }: Case): (string | null)[] {
+  const facts = {
+    instance: {
+      id: A,
+      name: "ping",
+      runtime: { ...STOPPED, restart: "no", restarts: 0, due: null, ...runtime },
+    },
+    links,
+    events,
+    lastLine: line === undefined ? undefined : { line },
+  } as unknown as Facts;
+  const { why, next } = explain(facts, (id) => (id === A ? "ping" : "pong"), NOW);
+  return [why, next];
+}
+
+const CRASH = event("exited", 3, { signal: "SIGSEGV", ran_ms: 3_200, stopping: false });
+const RUNNING = { state: "running", pid: 7, started: NOW - 60_000, connected: true };
+
+const table: [name: string, given: Case, why: string, next: string | null][] = [
+  ["never started", {}, "ping has not been started.", "start ping"],
+  [
+    "stopped",
+    {
+      runtime: { exit: { signal: "SIGINT" } },
+      events: [event("exited", 5, { signal: "SIGINT", ran_ms: 10, stopping: true })],
+    },
+    "ping was stopped 5 s ago (signal SIGINT).",
+    "start ping",
+  ],
+  [
+    "crashed",
+    { runtime: { exit: { signal: "SIGSEGV" } }, events: [CRASH], line: "no can0" },
+    "ping crashed 3 s ago (signal SIGSEGV), after it had run for 3.2 s. It is not started again, " +
+      'since its policy is no. Its last line: "no can0".',
+    "start ping",
+  ],
+  [
+    "waiting",
+    {
+      runtime: {
+        state: "waiting",
+        exit: { signal: "SIGSEGV" },
+        restart: "always",
+        restarts: 1,
+        due: NOW + 200,
+      },
+      events: [CRASH],
+    },
+    "ping crashed 3 s ago (signal SIGSEGV), after it had run for 3.2 s. It is started again in " +
+      "200 ms (restart 2), since its policy is always. It printed nothing.",
+    "logs ping",
+  ],
+  [
+    "failed",
+    { runtime: { state: "failed", reason: "10 starts in 60 s" }, line: "no can0" },
+    "ping has failed and is not started again: 10 starts in 60 s. " +
+      'Its last line: "no can0". Mend the cause, then start it.',
+    "start ping",
+  ],
+  [
+    "stopping",
+    {
+      runtime: { state: "stopping", stop_grace_ms: 5_000 },
+      events: [event("stopping", 2, { signal: "SIGTERM", grace_ms: 5_000 })],
+    },
+    "ping is being stopped: SIGTERM was sent 2 s ago. It is killed in 3 s.",
+    null,
+  ],
+  ["running", { runtime: RUNNING }, "ping has run for 1 min (pid 7).", "status ping"],
+  [
+    "running, without a connection",
+    { runtime: { ...RUNNING, connected: false }, links: [{ from: B, to: A, queued: 12 }] },
+    "ping has run for 1 min (pid 7). It has not connected to its socket. " +
+      "12 messages for it wait until it does.",
+    "status ping",
+  ],
+  [
+    "held by a link",
+    {
+      runtime: { ...RUNNING, held: true },
+      links: [{ from: A, to: B, queued: 100, on_full: "block", type_name: "a::T" }],
+    },
+    "ping has run for 1 min (pid 7). " +
+      "It is not read from, since its messages a::T for pong are not taken.",
+    "why pong",
+  ],
+];
+
+test.each(table)("explain() an instance that is %s", (_name, given, why, next) => {
+  expect(told(given)).toEqual([why, next]);
+});
