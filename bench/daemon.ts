@@ -4,7 +4,7 @@ import { openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { ControlClient } from "../src/client.ts";
-import type { Info } from "../src/info.ts";
+import type { Info } from "../src/protocol/info.ts";
 import type { Request } from "../src/protocol.ts";
 
 const ROOT = join(import.meta.dir, "..");

@@ -16,7 +16,7 @@ import { join } from "node:path";
 import { parseAddress } from "../src/address.ts";
 import { ControlClient } from "../src/client.ts";
 import { LineScanner } from "../src/lines.ts";
-import type { Info } from "../src/info.ts";
+import type { Info } from "../src/protocol/info.ts";
 
 const SECONDS_WITHOUT_TERMINAL = 10;
 const source = (file: string): string => join(import.meta.dir, "..", "src", file);

@@ -6,7 +6,7 @@
 
 import { type Address, parseAddress } from "./address.ts";
 import { OrchestratorError } from "./errors.ts";
-import { Follow, Items } from "./follow.ts";
+import { Follow, Items } from "./client/follow.ts";
 import { encodeFrame, FrameScanner, PREFIX_BYTES } from "./frame.ts";
 import {
   ANSWER_TIMEOUT_MS,
@@ -17,7 +17,7 @@ import {
   UPLOAD_CHUNK_BYTES,
   UPLOAD_IDLE_MS,
 } from "./limits.ts";
-import { type EventInfo, isEventInfo, isLineInfo, type LineInfo } from "./info.ts";
+import { type EventInfo, isEventInfo, isLineInfo, type LineInfo } from "./protocol/info.ts";
 import type { InstanceId } from "./model.ts";
 import {
   decodeResponse,
@@ -28,8 +28,8 @@ import {
   type Request,
 } from "./protocol.ts";
 import type { InstanceSettings } from "./settings.ts";
-import { incomprehensible, refused, silent, unreachable } from "./unanswered.ts";
-import { changed, digest, pieces, unreadable } from "./upload.ts";
+import { incomprehensible, refused, silent, unreachable } from "./client/unanswered.ts";
+import { changed, digest, pieces, unreadable } from "./client/upload.ts";
 
 /** How long a client waits. */
 export interface Deadlines {

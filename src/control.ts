@@ -5,10 +5,10 @@
 // Every request is answered, in order, and no change before it is durable: those that came together
 // share a commit. What cannot be sent yet waits here, and then nothing more is read.
 
-import type { Binaries, Upload } from "./binaries.ts";
+import type { Binaries, Upload } from "./store/binaries.ts";
 import { messageChain, OrchestratorError } from "./errors.ts";
 import { encodeFrame } from "./frame.ts";
-import { Intake, type UploadRequest } from "./intake.ts";
+import { Intake, type UploadRequest } from "./control/intake.ts";
 import {
   CONTROL_TURN_MS,
   FIRST_REQUEST_MS,
@@ -22,7 +22,7 @@ import type { TargetLog } from "./log.ts";
 import type { Batch } from "./memory.ts";
 import type { Orchestrator } from "./orchestrator.ts";
 import { Follower } from "./output.ts";
-import { EventStream, OutputStream, type Stream } from "./stream.ts";
+import { EventStream, OutputStream, type Stream } from "./control/stream.ts";
 import {
   describeRequest,
   encodeError,

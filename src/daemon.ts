@@ -11,27 +11,27 @@ import { isIP } from "node:net";
 import { join } from "node:path";
 
 import { type Address, formatAddress, type TcpAddress } from "./address.ts";
-import { openCgroups } from "./cgroup.ts";
-import { claimSocket, instanceSocketPath, takeInstanceFolder } from "./claim.ts";
+import { openCgroups } from "./host/cgroup.ts";
+import { claimSocket, instanceSocketPath, takeInstanceFolder } from "./daemon/claim.ts";
 import { ControlServer } from "./control.ts";
 import { bindDatagram, type DatagramSocket } from "./datagram.ts";
 import { messageChain, OrchestratorError } from "./errors.ts";
 import { isSignalIgnored, LineWriter, makePrivateFolder } from "./files.ts";
-import { Guard } from "./guard.ts";
-import { Histories } from "./history.ts";
+import { Guard } from "./host/guard.ts";
+import { Histories } from "./output/history.ts";
 import { type Host, systemHost } from "./host.ts";
 import { FLUSH_MS, KILL_WAIT_MS } from "./limits.ts";
 import { Log, parseLogFilter, type TargetLog } from "./log.ts";
-import { openNotifier } from "./notify.ts";
-import { type DaemonOptions, parseDaemonOptions } from "./options.ts";
+import { openNotifier } from "./host/notify.ts";
+import { type DaemonOptions, parseDaemonOptions } from "./daemon/options.ts";
 import { Orchestrator } from "./orchestrator.ts";
-import { bootId } from "./processes.ts";
-import type { StoredInstance } from "./records.ts";
-import { recover } from "./recovery.ts";
+import { bootId } from "./host/processes.ts";
+import type { StoredInstance } from "./store/records.ts";
+import { recover } from "./supervisor/recovery.ts";
 import { connect, listen, type Listener } from "./socket.ts";
-import { ephemeralState, openState, type State, stateFolders } from "./state.ts";
+import { ephemeralState, openState, type State, stateFolders } from "./store/state.ts";
 import type { Store } from "./store.ts";
-import { formatProcesses } from "./tree.ts";
+import { formatProcesses } from "./supervisor/tree.ts";
 import { TelemetryExporter } from "./telemetry.ts";
 
 /** A running daemon. */

@@ -18,7 +18,7 @@ import {
   type Resources,
   signalProcess,
   type SignalResult,
-} from "./processes.ts";
+} from "./host/processes.ts";
 
 export interface SpawnRequest {
   /** With a "/" as it is, otherwise looked up in `PATH` of `env`. */

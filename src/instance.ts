@@ -2,16 +2,16 @@
 //
 // Puts the parts together and tells of them; which requests are allowed is the orchestrator's.
 
-import type { Guard } from "./guard.ts";
-import type { Histories, OutputStorage } from "./history.ts";
-import type { RuntimeInfo } from "./info.ts";
+import type { Guard } from "./host/guard.ts";
+import type { Histories, OutputStorage } from "./output/history.ts";
+import type { RuntimeInfo } from "./protocol/info.ts";
 import type { Detail, EventKind } from "./journal.ts";
 import { exitFields, type InstanceId } from "./model.ts";
 import { Outbox } from "./outbox.ts";
 import { Output } from "./output.ts";
 import { Port, type PortOptions } from "./port.ts";
 import type { OutboxPool } from "./queue.ts";
-import type { StoredStatus } from "./records.ts";
+import type { StoredStatus } from "./store/records.ts";
 import { Source } from "./router.ts";
 import type { InstanceSettings } from "./settings.ts";
 import type { Accept } from "./socket.ts";

@@ -2,7 +2,7 @@
 //
 // Owns the followers and the losses that are not told yet; the events themselves are the store's.
 
-import type { EventInfo } from "./info.ts";
+import type { EventInfo } from "./protocol/info.ts";
 import { NOTICE_INTERVAL_MS } from "./limits.ts";
 import { formatTarget, type InstanceId, type LinkKey } from "./model.ts";
 import type { EventQuery } from "./protocol.ts";

@@ -3,7 +3,7 @@
 
 import type { DatagramSocket } from "./datagram.ts";
 import { OrchestratorError } from "./errors.ts";
-import type { LinkInfo } from "./info.ts";
+import type { LinkInfo } from "./protocol/info.ts";
 import type { Journal } from "./journal.ts";
 import { MAX_LINKS } from "./limits.ts";
 import type { Memory } from "./memory.ts";
@@ -19,7 +19,7 @@ import {
 import { PeerTarget } from "./peer.ts";
 import type { Target } from "./queue.ts";
 import type { Link, Router } from "./router.ts";
-import type { Translator } from "./translate.ts";
+import type { Translator } from "./message/translate.ts";
 
 export interface LinksOptions {
   readonly router: Router;

@@ -7,7 +7,7 @@
 // can be; what somebody asked for is refused if it cannot be remembered.
 
 import { messageChain, OrchestratorError } from "./errors.ts";
-import type { EventInfo } from "./info.ts";
+import type { EventInfo } from "./protocol/info.ts";
 import type { EventPage, EventStore } from "./journal.ts";
 import { COMMIT_RETRY_MS, COMMIT_WAIT_MS } from "./limits.ts";
 import type { QuietLog } from "./log.ts";

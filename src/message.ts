@@ -12,7 +12,7 @@ import { OrchestratorError } from "./errors.ts";
 import { isObject, parseJson } from "./json.ts";
 import { NEWLINE } from "./lines.ts";
 import { typeNameFault } from "./model.ts";
-import { TypeName } from "./typename.ts";
+import { TypeName } from "./message/typename.ts";
 
 export type Dialect = "veecle" | "native";
 

@@ -3,13 +3,13 @@
 // The only file that knows all of them. A refusal is thrown here and answered where it came in.
 // A change is made, then written; `memory.ts` takes it back if it cannot be made durable.
 
-import type { Cgroup } from "./cgroup.ts";
+import type { Cgroup } from "./host/cgroup.ts";
 import type { DatagramSocket } from "./datagram.ts";
 import { messageChain, OrchestratorError } from "./errors.ts";
-import type { Guard } from "./guard.ts";
-import type { Histories } from "./history.ts";
+import type { Guard } from "./host/guard.ts";
+import type { Histories } from "./output/history.ts";
 import type { Host } from "./host.ts";
-import type { Info, ResourcesInfo } from "./info.ts";
+import type { Info, ResourcesInfo } from "./protocol/info.ts";
 import { Instance } from "./instance.ts";
 import { type Detail, type EventKind, Journal } from "./journal.ts";
 import { FLUSH_MS, LAST_OUTPUT_MS } from "./limits.ts";
@@ -23,16 +23,16 @@ import { PeerReceiver } from "./peer.ts";
 import { Turns } from "./port.ts";
 
 import { JsonPieces } from "./protocol.ts";
-import { bootId } from "./processes.ts";
+import { bootId } from "./host/processes.ts";
 import { OutboxPool } from "./queue.ts";
 import { Registry, unknownInstance } from "./registry.ts";
 import { Router } from "./router.ts";
 import { DEFAULT_SETTINGS, type InstanceSettings, proposeName } from "./settings.ts";
 import type { Accept } from "./socket.ts";
-import type { StoredInstance, StoredLink } from "./records.ts";
-import type { State } from "./state.ts";
+import type { StoredInstance, StoredLink } from "./store/records.ts";
+import type { State } from "./store/state.ts";
 import type { TelemetryExporter } from "./telemetry.ts";
-import { TypeTable } from "./typename.ts";
+import { TypeTable } from "./message/typename.ts";
 
 /** What the orchestrator is built on; the daemon hands in the real doors. */
 export interface OrchestratorOptions {

@@ -6,7 +6,7 @@
 // kept as a view that pins little more than itself.
 
 import { GATHER_BLOCK_BYTES, GATHER_FRAME_BYTES, MAX_VEECLE_LINE_BYTES } from "./limits.ts";
-import { Backlog } from "./backlog.ts";
+import { Backlog } from "./outbox/backlog.ts";
 import { type Dialect, messageEnd, NO_REST, type Run } from "./message.ts";
 import {
   copyIntoBlock,
@@ -15,8 +15,8 @@ import {
   type SegmentList,
   slim,
   slimFront,
-} from "./segments.ts";
-import type { TypeName } from "./typename.ts";
+} from "./outbox/segments.ts";
+import type { TypeName } from "./message/typename.ts";
 import type { LinkQueue, OutboxPool, Segment, Target } from "./queue.ts";
 
 /** The unsent messages of one instance. */

@@ -4,7 +4,7 @@
 // Never grows: a follower that reads too slowly loses its oldest lines and is told how many, and for
 // the disk a child waits a moment at most. Issues no system call.
 
-import type { HistoryFiles, OutputStorage } from "./history.ts";
+import type { HistoryFiles, OutputStorage } from "./output/history.ts";
 import {
   LAST_WORDS_BYTES,
   MAX_FOLLOWER_BYTES,
@@ -12,8 +12,8 @@ import {
   MAX_RECORD_BYTES,
 } from "./limits.ts";
 import { NEWLINE } from "./lines.ts";
-import { countLines } from "./recording.ts";
-import { Spool } from "./spool.ts";
+import { countLines } from "./output/recording.ts";
+import { Spool } from "./output/spool.ts";
 
 /** One reader of an instance's output. */
 export class Follower {

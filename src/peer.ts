@@ -8,7 +8,7 @@ import { messageChain, OrchestratorError } from "./errors.ts";
 import type { DatagramSocket } from "./datagram.ts";
 import type { QuietLog } from "./log.ts";
 import { datagramOf, decodeDatagram, messageEnd, NO_REST, type Run } from "./message.ts";
-import type { Translator } from "./translate.ts";
+import type { Translator } from "./message/translate.ts";
 import type { LinkQueue, Target } from "./queue.ts";
 import { type Router, Source } from "./router.ts";
 

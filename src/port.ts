@@ -24,9 +24,9 @@ import {
   type MessageSink,
   type Run,
 } from "./message.ts";
-import { NativeReader } from "./native.ts";
-import type { TypeTable } from "./typename.ts";
-import { VeecleReader } from "./veecle.ts";
+import { NativeReader } from "./message/native.ts";
+import type { TypeTable } from "./message/typename.ts";
+import { VeecleReader } from "./message/veecle.ts";
 import type { InstanceId } from "./model.ts";
 import type { Notice } from "./notices.ts";
 import type { Outbox } from "./outbox.ts";

@@ -23,7 +23,7 @@ import {
   path,
   text,
   upTo,
-} from "./fields.ts";
+} from "./protocol/fields.ts";
 import { isObject, parseJson } from "./json.ts";
 import { MAX_QUERY_ITEMS, MAX_UPLOAD_BYTES } from "./limits.ts";
 import {

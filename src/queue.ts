@@ -7,9 +7,9 @@
 
 import { GATHER_BLOCK_BYTES, MAX_TOTAL_QUEUE_BYTES } from "./limits.ts";
 import type { Dialect, Run } from "./message.ts";
-import type { TypeName } from "./typename.ts";
+import type { TypeName } from "./message/typename.ts";
 import { DEFAULT_LINK_SETTINGS, type LinkSettings } from "./model.ts";
-import { Translator } from "./translate.ts";
+import { Translator } from "./message/translate.ts";
 
 /** Why a message was not delivered. Normative in `docs/protocol.md`. */
 export type DropReason =

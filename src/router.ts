@@ -12,7 +12,7 @@ import {
   type LinkSettings,
 } from "./model.ts";
 import type { Run } from "./message.ts";
-import type { TypeName } from "./typename.ts";
+import type { TypeName } from "./message/typename.ts";
 import { TYPE_TABLE_SLOTS } from "./limits.ts";
 import {
   type DropReason,

@@ -6,7 +6,7 @@
 
 import type { Database } from "bun:sqlite";
 
-import { type DatabaseOptions, explain, isFull, openDatabase } from "./database.ts";
+import { type DatabaseOptions, explain, isFull, openDatabase } from "./store/database.ts";
 import { OrchestratorError } from "./errors.ts";
 import { EVENT_PRUNE_COUNT, EVENT_PRUNE_MS, MAX_EVENT_AGE_MS, MAX_EVENTS } from "./limits.ts";
 import type { InstanceId, LinkKey } from "./model.ts";
@@ -28,7 +28,7 @@ import {
   type StoredLink,
   type StoredStatus,
   type Value,
-} from "./records.ts";
+} from "./store/records.ts";
 
 /** What is registered, each in the order in which it was added. */
 export interface Registered {

@@ -4,10 +4,10 @@
 // left; what a process leaves behind when it ends by itself is ended as well.
 
 import { OrchestratorError } from "./errors.ts";
-import { Ending, STOP_SPANS } from "./ending.ts";
-import type { Cgroup } from "./cgroup.ts";
+import { Ending, STOP_SPANS } from "./supervisor/ending.ts";
+import type { Cgroup } from "./host/cgroup.ts";
 import type { Host, Spawned } from "./host.ts";
-import type { ResourcesInfo } from "./info.ts";
+import type { ResourcesInfo } from "./protocol/info.ts";
 import { type Action, type Event, type State, step } from "./lifecycle.ts";
 import { KILL_WAIT_MS, MAX_RESTARTS, RESTART_WINDOW_MS, SWEEP_WAIT_MS } from "./limits.ts";
 import type { TargetLog } from "./log.ts";
@@ -20,12 +20,12 @@ import {
   type Priority,
 } from "./model.ts";
 import type { Output } from "./output.ts";
-import { MARK_VARIABLE } from "./processes.ts";
-import { cannotStart, refusal, type Verb } from "./refusal.ts";
-import { Restarts, type Verdict } from "./restart.ts";
+import { MARK_VARIABLE } from "./host/processes.ts";
+import { cannotStart, refusal, type Verb } from "./supervisor/refusal.ts";
+import { Restarts, type Verdict } from "./supervisor/restart.ts";
 import type { InstanceSettings } from "./settings.ts";
-import { type EndedRun, Sweeps } from "./sweep.ts";
-import { type RunIdentity, Tree } from "./tree.ts";
+import { type EndedRun, Sweeps } from "./supervisor/sweep.ts";
+import { type RunIdentity, Tree } from "./supervisor/tree.ts";
 
 /** What happens to an instance's process, for those who hold something for it. */
 export interface SupervisorEvents {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { OrchestratorError } from "../src/errors.ts";
 import { type SpawnRequest, systemHost } from "../src/host.ts";
 import type { Exit } from "../src/model.ts";
-import { readProcess } from "../src/processes.ts";
+import { readProcess } from "../src/host/processes.ts";
 import { isAlive, Nursery } from "./support/processes.ts";
 import { within } from "./support/wire.ts";
 

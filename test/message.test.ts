@@ -16,9 +16,9 @@ import {
   type MessageReader,
   type Run,
 } from "../src/message.ts";
-import { NativeReader } from "../src/native.ts";
-import { type TypeName, TypeTable } from "../src/typename.ts";
-import { VeecleReader } from "../src/veecle.ts";
+import { NativeReader } from "../src/message/native.ts";
+import { type TypeName, TypeTable } from "../src/message/typename.ts";
+import { VeecleReader } from "../src/message/veecle.ts";
 import {
   Collector,
   type Data,

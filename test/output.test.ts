@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { Histories, HistoryFiles, type OutputStorage } from "../src/history.ts";
+import { Histories, HistoryFiles, type OutputStorage } from "../src/output/history.ts";
 import {
   MAX_FOLLOWER_BYTES,
   MAX_OUTPUT_LINE_BYTES,
@@ -11,8 +11,8 @@ import {
   MIN_OUTPUT_FILE_BYTES,
 } from "../src/limits.ts";
 import { Follower, Output, type OutputSink } from "../src/output.ts";
-import { type OutputRecord, select } from "../src/recording.ts";
-import { SpoolShare } from "../src/spool.ts";
+import { type OutputRecord, select } from "../src/output/recording.ts";
+import { SpoolShare } from "../src/output/spool.ts";
 import { played } from "./support/output.ts";
 import { property } from "./support/random.ts";
 import { until } from "./support/wire.ts";

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 
 import { TYPE_TABLE_SLOTS } from "../src/limits.ts";
 import type { Run } from "../src/message.ts";
-import { TypeName } from "../src/typename.ts";
+import { TypeName } from "../src/message/typename.ts";
 import { DEFAULT_LINK_SETTINGS, type LinkKey } from "../src/model.ts";
 import { Outbox } from "../src/outbox.ts";
 import { LinkQueue, OutboxPool, type Target } from "../src/queue.ts";

@@ -10,7 +10,7 @@ import {
   MAX_EVENTS,
   MAX_STATE_LOG_BYTES,
 } from "../src/limits.ts";
-import type { StoredEvent } from "../src/records.ts";
+import type { StoredEvent } from "../src/store/records.ts";
 import { Store } from "../src/store.ts";
 import { property } from "./support/random.ts";
 import { refusal } from "./support/refusal.ts";

@@ -13,14 +13,14 @@ const DOORS = [
   "socket.ts",
   "datagram.ts",
   "store.ts",
-  "database.ts",
-  "binaries.ts",
+  "store/database.ts",
+  "store/binaries.ts",
   "files.ts",
-  "processes.ts",
-  "guard.ts",
-  "cgroup.ts",
-  "history.ts",
-  "notify.ts",
+  "host/processes.ts",
+  "host/guard.ts",
+  "host/cgroup.ts",
+  "output/history.ts",
+  "host/notify.ts",
 ];
 const ENTRY_POINTS = ["main.ts", "daemon.ts", "cli.ts", "client.ts", "runtime.ts"];
 

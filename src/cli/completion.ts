@@ -1,7 +1,7 @@
 // `completion`: scripts for shells, and the words that they offer: from the table of commands, and
 // from the daemon if it answers at once.
 
-import type { Info } from "../info.ts";
+import type { Info } from "../protocol/info.ts";
 import { ON_FULL } from "../model.ts";
 import { RESTART_POLICIES, STOP_SIGNALS } from "../settings.ts";
 import { COMMANDS, findCommand, NOUNS } from "./commands.ts";

@@ -5,7 +5,7 @@ import { dirname } from "node:path";
 
 import { formatAddress } from "../address.ts";
 import { messageChain, OrchestratorError } from "../errors.ts";
-import type { Info } from "../info.ts";
+import type { Info } from "../protocol/info.ts";
 import { escapeText } from "../log.ts";
 import { PROTOCOL_VERSION } from "../protocol.ts";
 import { droppedTotal } from "./print.ts";

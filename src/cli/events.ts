@@ -1,6 +1,6 @@
 // `events`: what has happened, one line for each, and what happens from now on.
 
-import type { EventInfo } from "../info.ts";
+import type { EventInfo } from "../protocol/info.ts";
 import { escapeText } from "../log.ts";
 import { queryOf } from "./query.ts";
 import { Reader } from "./reader.ts";

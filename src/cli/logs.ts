@@ -1,6 +1,6 @@
 // `logs`: the output of instances, on one clock, and what they print from now on.
 
-import type { LineInfo } from "../info.ts";
+import type { LineInfo } from "../protocol/info.ts";
 import { escapeText } from "../log.ts";
 import { queryOf } from "./query.ts";
 import { Reader } from "./reader.ts";

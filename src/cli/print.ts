@@ -4,7 +4,7 @@
 
 import { type ErrorCode, errorCode, messageChain, OrchestratorError } from "../errors.ts";
 import { escapeText } from "../log.ts";
-import type { Info, LinkInfo, RuntimeInfo } from "../info.ts";
+import type { Info, LinkInfo, RuntimeInfo } from "../protocol/info.ts";
 import { CLI, type CommandName, DAEMON } from "./surface.ts";
 import { formatTable, paint } from "./table.ts";
 import { exitWords } from "./words.ts";

@@ -9,7 +9,7 @@ import {
   parsePriority,
   parseQueueBound,
 } from "../model.ts";
-import type { LinkInfo } from "../info.ts";
+import type { LinkInfo } from "../protocol/info.ts";
 import { add } from "./add.ts";
 import { events } from "./events.ts";
 import { logs } from "./logs.ts";

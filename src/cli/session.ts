@@ -3,7 +3,7 @@
 import { type Address, parseAddress } from "../address.ts";
 import { ControlClient, defaultControlAddress } from "../client.ts";
 import { OrchestratorError } from "../errors.ts";
-import type { Info, RuntimeInfo } from "../info.ts";
+import type { Info, RuntimeInfo } from "../protocol/info.ts";
 import { isObject } from "../json.ts";
 import { type InstanceId, parseInstanceId } from "../model.ts";
 import type { Request } from "../protocol.ts";

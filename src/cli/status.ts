@@ -1,7 +1,14 @@
 // `status`: what an instance is doing, why, with what settings, and what it has done last.
 
 import { errorCode } from "../errors.ts";
-import type { EventInfo, Info, LineInfo, LinkInfo, ResourcesInfo, RuntimeInfo } from "../info.ts";
+import type {
+  EventInfo,
+  Info,
+  LineInfo,
+  LinkInfo,
+  ResourcesInfo,
+  RuntimeInfo,
+} from "../protocol/info.ts";
 import { isObject } from "../json.ts";
 import { escapeText } from "../log.ts";
 import type { InstanceId } from "../model.ts";

@@ -3,7 +3,7 @@
 
 import { type ControlClient, stopDeadline } from "../client.ts";
 import { OrchestratorError } from "../errors.ts";
-import type { EventInfo, Info } from "../info.ts";
+import type { EventInfo, Info } from "../protocol/info.ts";
 import { parsePriority } from "../model.ts";
 import { DEFAULT_SETTINGS, parseDuration } from "../settings.ts";
 import { usage, findCommand } from "./commands.ts";

@@ -1,6 +1,6 @@
 // The last lines of an instance: what it had to say before it was asked about.
 
-import type { EventInfo, LineInfo } from "../info.ts";
+import type { EventInfo, LineInfo } from "../protocol/info.ts";
 import type { InstanceId } from "../model.ts";
 import { tamed } from "./logs.ts";
 import type { Chosen, Session } from "./session.ts";

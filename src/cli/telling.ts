@@ -1,6 +1,6 @@
 // Events in words: one line for each, and one for a crash with what follows it. Pure.
 
-import type { EventInfo, RuntimeInfo } from "../info.ts";
+import type { EventInfo, RuntimeInfo } from "../protocol/info.ts";
 import { isObject } from "../json.ts";
 import { parseInstanceId } from "../model.ts";
 import { count, exitWords, formatBytes, formatDuration } from "./words.ts";

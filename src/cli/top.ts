@@ -1,6 +1,6 @@
 // `top`: what each instance takes and how many messages go through it, again and again.
 
-import type { Info, ResourcesInfo } from "../info.ts";
+import type { Info, ResourcesInfo } from "../protocol/info.ts";
 import { isObject } from "../json.ts";
 import { parseDuration } from "../settings.ts";
 import type { FullScreen } from "./fullscreen.ts";

@@ -1,7 +1,7 @@
 // `wait`: until instances are in a state, or cannot reach it any more.
 
 import { OrchestratorError } from "../errors.ts";
-import type { EventInfo, RuntimeInfo } from "../info.ts";
+import type { EventInfo, RuntimeInfo } from "../protocol/info.ts";
 import { parseDuration } from "../settings.ts";
 import { Unmet } from "./print.ts";
 import type { Chosen, Session } from "./session.ts";

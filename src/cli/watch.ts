@@ -2,7 +2,7 @@
 
 import type { ControlClient } from "../client.ts";
 import { OrchestratorError } from "../errors.ts";
-import type { EventInfo } from "../info.ts";
+import type { EventInfo } from "../protocol/info.ts";
 import { escapeText } from "../log.ts";
 import type { InstanceId } from "../model.ts";
 import type { Chosen, Session } from "./session.ts";

@@ -1,6 +1,6 @@
 // `why`: one paragraph about each instance: what it is doing, what has brought it there, what to do.
 
-import type { EventInfo, Info, LineInfo, LinkInfo } from "../info.ts";
+import type { EventInfo, Info, LineInfo, LinkInfo } from "../protocol/info.ts";
 import { escapeText } from "../log.ts";
 import { type Chosen, nameOf, namesOf, type Session } from "./session.ts";
 import { CLI } from "./surface.ts";

@@ -1,6 +1,6 @@
 // States, times and sizes in words that a person understands at a glance. Pure.
 
-import type { RuntimeInfo } from "../info.ts";
+import type { RuntimeInfo } from "../protocol/info.ts";
 
 /** A length of time with its two largest units: `3.2 s`, `5 min 12 s`, `2 d 3 h`. */
 export function formatDuration(ms: number): string {

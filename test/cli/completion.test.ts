@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { offer } from "../../src/cli/completion.ts";
-import type { Info } from "../../src/info.ts";
+import type { Info } from "../../src/protocol/info.ts";
 import { FakeDaemon } from "../support/fake-daemon.ts";
 import { friendly, INFO, run } from "../support/typist.ts";
 

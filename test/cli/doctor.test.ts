@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 
 import { instanceFindings, limitFindings } from "../../src/cli/doctor.ts";
-import type { Info } from "../../src/info.ts";
+import type { Info } from "../../src/protocol/info.ts";
 import { FakeDaemon } from "../support/fake-daemon.ts";
 import { INFO, run, STOPPED } from "../support/typist.ts";
 

@@ -9,7 +9,7 @@ import {
 } from "../../src/cli/print.ts";
 import { Progress } from "../../src/cli/progress.ts";
 import { ERROR_CODES, type ErrorCode, OrchestratorError } from "../../src/errors.ts";
-import type { Info, LinkInfo, RuntimeInfo } from "../../src/info.ts";
+import type { Info, LinkInfo, RuntimeInfo } from "../../src/protocol/info.ts";
 
 const ID = "0195fc7b-33e6-70e3-bee1-ac515185fac7";
 

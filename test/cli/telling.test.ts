@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 
 import { crashesWhole, tell } from "../../src/cli/telling.ts";
-import type { EventInfo } from "../../src/info.ts";
+import type { EventInfo } from "../../src/protocol/info.ts";
 
 const A = "0195fc7b-33e6-70e3-bee1-ac515185fac7";
 const B = "0195fc7b-4444-70e3-bee1-ac515185fa00";

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 
 import { explain, type Facts } from "../../src/cli/why.ts";
-import type { EventInfo } from "../../src/info.ts";
+import type { EventInfo } from "../../src/protocol/info.ts";
 import { A, B, STOPPED } from "../support/typist.ts";
 
 const NOW = 100_000;

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 
 import { formatBytes, formatDuration, stateStyle, stateWords } from "../../src/cli/words.ts";
-import type { RuntimeInfo } from "../../src/info.ts";
+import type { RuntimeInfo } from "../../src/protocol/info.ts";
 
 test.each([
   [-5, "0 ms"],

@@ -2,7 +2,7 @@
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
-import type { Info } from "../../src/info.ts";
+import type { Info } from "../../src/protocol/info.ts";
 import { type Daemon, withDaemon } from "../support/daemon.ts";
 import { type Control, DIALECTS, encode, frame, until, type Wire } from "../support/wire.ts";
 

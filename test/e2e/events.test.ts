@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
-import type { EventInfo, ResourcesInfo } from "../../src/info.ts";
+import type { EventInfo, ResourcesInfo } from "../../src/protocol/info.ts";
 import { type Daemon, withDaemon, withFolder } from "../support/daemon.ts";
 import { type Control, DIALECTS, type Dialect, frame, storable, until } from "../support/wire.ts";
 

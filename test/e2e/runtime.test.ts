@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { ControlClient } from "../../src/client.ts";
 import { type Daemon, startDaemon } from "../../src/daemon.ts";
 import { newInstanceId } from "../../src/model.ts";
-import type { Info } from "../../src/info.ts";
+import type { Info } from "../../src/protocol/info.ts";
 import { connectRuntime } from "../../src/runtime.ts";
 
 const examples = join(import.meta.dir, "..", "..", "examples");

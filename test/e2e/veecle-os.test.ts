@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { ControlClient } from "../../src/client.ts";
 import { type Daemon, startDaemon } from "../../src/daemon.ts";
 import { newInstanceId, parseTarget } from "../../src/model.ts";
-import type { Info } from "../../src/info.ts";
+import type { Info } from "../../src/protocol/info.ts";
 
 const cargo = Bun.which("cargo");
 const mustRun = process.env["VEECLE_REQUIRE_CARGO"] === "1";

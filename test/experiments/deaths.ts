@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import type { Info } from "../../src/info.ts";
+import type { Info } from "../../src/protocol/info.ts";
 import { withFolder } from "../support/daemon.ts";
 import { Random } from "../support/random.ts";
 import { type Answer, type Control, frame, until } from "../support/wire.ts";

@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 
-import type { EventInfo, LineInfo } from "../../src/info.ts";
+import type { EventInfo, LineInfo } from "../../src/protocol/info.ts";
 import { type Daemon, withDaemon } from "../support/daemon.ts";
 import { until } from "../support/wire.ts";
 import { demand, milliseconds, type Outcome, percentile } from "./outcome.ts";

@@ -3,7 +3,7 @@
 
 import { createHash } from "node:crypto";
 
-import type { Info } from "../../src/info.ts";
+import type { Info } from "../../src/protocol/info.ts";
 import { type Daemon, withDaemon } from "../support/daemon.ts";
 import { type Answer, type Control, frame, until } from "../support/wire.ts";
 import { demand, type Outcome } from "./outcome.ts";

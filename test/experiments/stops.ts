@@ -3,7 +3,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 
-import { readProcess } from "../../src/processes.ts";
+import { readProcess } from "../../src/host/processes.ts";
 import { Store } from "../../src/store.ts";
 import { type Daemon, withDaemon } from "../support/daemon.ts";
 import { type Control, until } from "../support/wire.ts";

@@ -2,15 +2,15 @@
 // refused is not.
 
 import type { OrchestratorError } from "../../src/errors.ts";
-import type { Info, RuntimeInfo } from "../../src/info.ts";
+import type { Info, RuntimeInfo } from "../../src/protocol/info.ts";
 import { Log, parseLogFilter } from "../../src/log.ts";
-import type { Histories } from "../../src/history.ts";
+import type { Histories } from "../../src/output/history.ts";
 import type { Batch } from "../../src/memory.ts";
 import type { LinkKey } from "../../src/model.ts";
 import { Orchestrator } from "../../src/orchestrator.ts";
 import type { InstanceSettings } from "../../src/settings.ts";
-import { SpoolShare } from "../../src/spool.ts";
-import type { State } from "../../src/state.ts";
+import { SpoolShare } from "../../src/output/spool.ts";
+import type { State } from "../../src/store/state.ts";
 import type { Store } from "../../src/store.ts";
 import { dieOf, FakeHost } from "../support/host.ts";
 import { property, type Random } from "../support/random.ts";

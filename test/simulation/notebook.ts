@@ -1,8 +1,8 @@
 // A store without a disk: what is durable, and what would be after a commit, which may fail.
 
-import type { EventInfo } from "../../src/info.ts";
+import type { EventInfo } from "../../src/protocol/info.ts";
 import { formatTarget, type InstanceId, type LinkKey } from "../../src/model.ts";
-import type { StoredInstance, StoredLink, StoredStatus } from "../../src/records.ts";
+import type { StoredInstance, StoredLink, StoredStatus } from "../../src/store/records.ts";
 import type { Store } from "../../src/store.ts";
 
 interface Page {

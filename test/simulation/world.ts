@@ -9,7 +9,7 @@ import { HELD_NUMBER_MS, KILL_WAIT_MS } from "../../src/limits.ts";
 import { Log, parseLogFilter } from "../../src/log.ts";
 import type { Exit } from "../../src/model.ts";
 import { Output } from "../../src/output.ts";
-import { MARK_VARIABLE } from "../../src/processes.ts";
+import { MARK_VARIABLE } from "../../src/host/processes.ts";
 import { DEFAULT_SETTINGS, type InstanceSettings, STOP_SIGNALS } from "../../src/settings.ts";
 import { type HappeningKind, Supervisor } from "../../src/supervisor.ts";
 import { FakeHost, type FakeProcess } from "../support/host.ts";

@@ -1,6 +1,6 @@
 // The law of the accounts: every message that was received is somewhere, at every moment (P-37).
 
-import type { Info, LinkInfo } from "../../src/info.ts";
+import type { Info, LinkInfo } from "../../src/protocol/info.ts";
 
 /** How many messages of a link were dropped, for whatever reason. */
 export function droppedOf({ dropped }: Pick<LinkInfo, "dropped">): number {

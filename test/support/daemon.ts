@@ -17,7 +17,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import type { Info } from "../../src/info.ts";
+import type { Info } from "../../src/protocol/info.ts";
 import type { Priority } from "../../src/model.ts";
 import { type Actor, type Puppet, Stage } from "../fixtures/stage.ts";
 import { checkAccounts } from "./accounts.ts";

@@ -20,7 +20,7 @@ import {
   type ProcessIdentity,
   type Resources,
   type SignalResult,
-} from "../../src/processes.ts";
+} from "../../src/host/processes.ts";
 
 /** What a program does about a signal that it may catch: ends in this way, or goes on. */
 export type Reaction = (signal: string, process: FakeProcess) => Partial<Exit> | undefined;

@@ -1,7 +1,7 @@
 // What tests of outboxes and routers hand in: runs of messages, and a kernel that takes as much as it is told.
 
 import { type Dialect, messageEnd, NO_REST, type Run } from "../../src/message.ts";
-import { TypeName } from "../../src/typename.ts";
+import { TypeName } from "../../src/message/typename.ts";
 import { DEFAULT_LINK_SETTINGS, type LinkSettings } from "../../src/model.ts";
 import { LinkQueue } from "../../src/queue.ts";
 import { nativeFrame, readMessage, veecleLine } from "./messages.ts";

@@ -8,7 +8,7 @@ import {
   type Place,
   type RecordFiles,
   type RecordStream,
-} from "../../src/recording.ts";
+} from "../../src/output/recording.ts";
 import type { Random } from "./random.ts";
 
 export function record(time: number, text: string, stream: RecordStream = "stdout"): OutputRecord {

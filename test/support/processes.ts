@@ -6,11 +6,11 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import type { Cgroup } from "../../src/cgroup.ts";
+import type { Cgroup } from "../../src/host/cgroup.ts";
 import { type Host, systemHost } from "../../src/host.ts";
 import type { Exit } from "../../src/model.ts";
-import { MARK_VARIABLE, readProcess } from "../../src/processes.ts";
-import { Tree } from "../../src/tree.ts";
+import { MARK_VARIABLE, readProcess } from "../../src/host/processes.ts";
+import { Tree } from "../../src/supervisor/tree.ts";
 import { until, within } from "./wire.ts";
 
 const FIXTURES = join(import.meta.dir, "../fixtures");

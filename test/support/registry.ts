@@ -4,7 +4,7 @@
 // must hold after each of them.
 
 import { DEFAULT_LINK_SETTINGS, formatTarget, type LinkKey } from "../../src/model.ts";
-import type { StoredInstance, StoredLink, StoredStatus } from "../../src/records.ts";
+import type { StoredInstance, StoredLink, StoredStatus } from "../../src/store/records.ts";
 import { DEFAULT_SETTINGS } from "../../src/settings.ts";
 import type { Registered, Store } from "../../src/store.ts";
 import { Random } from "./random.ts";

@@ -3,9 +3,9 @@
 
 import { GATHER_BLOCK_BYTES, MAX_NATIVE_FRAME_BYTES, MAX_PIN_RATIO } from "../../src/limits.ts";
 import type { Dialect, MessageReader, Run } from "../../src/message.ts";
-import { NativeReader } from "../../src/native.ts";
-import { TypeTable } from "../../src/typename.ts";
-import { VeecleReader } from "../../src/veecle.ts";
+import { NativeReader } from "../../src/message/native.ts";
+import { TypeTable } from "../../src/message/typename.ts";
+import { VeecleReader } from "../../src/message/veecle.ts";
 import { type LinkKey, type LinkSettings, ON_FULL } from "../../src/model.ts";
 import { Outbox } from "../../src/outbox.ts";
 import { type LinkQueue, OutboxPool } from "../../src/queue.ts";

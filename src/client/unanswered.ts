@@ -1,0 +1,52 @@
+// Why a client has no answer, as errors: refused, nobody there, silent, or a stranger.
+
+import { type Address, formatAddress } from "../address.ts";
+import { ERROR_CODES, type ErrorCode, OrchestratorError, systemCode } from "../errors.ts";
+import type { Response } from "../protocol.ts";
+
+/** The error that a refusal of the daemon stands for, with its causes. */
+export function refused(response: Extract<Response, { Err: unknown }>): OrchestratorError {
+  const [message = "Cannot finish request: refused without a reason", ...causes] = response.Err;
+  let cause: Error | undefined;
+  for (const text of causes.reverse()) {
+    cause = new Error(text, cause === undefined ? undefined : { cause });
+  }
+  const known = ERROR_CODES.find((code: ErrorCode) => code === response.code);
+  return new OrchestratorError(known ?? "internal", message, { cause });
+}
+
+/** The connection could not be made, or has ended. */
+export function unreachable(address: Address, error: unknown): OrchestratorError {
+  const socket = formatAddress(address);
+  const message = `Cannot reach the orchestrator at ${JSON.stringify(socket)}`;
+  const code = systemCode(error);
+  if (code === "EACCES" || code === "EPERM") {
+    return new OrchestratorError("permission_denied", message, {
+      cause: error,
+      hint: "it serves the user who started it",
+    });
+  }
+  const unknownHost = code === "ENOTFOUND" || code?.startsWith("EAI_");
+  return new OrchestratorError("unreachable", message, {
+    cause: unknownHost ? new Error("no such host") : error,
+    hint: `start one there with "veecle-orchestrator daemon --control-socket ${socket}"`,
+  });
+}
+
+/** A deadline has passed; `what` did not happen: "no answer". */
+export function silent(address: Address, what: string, afterMs: number): OrchestratorError {
+  const socket = JSON.stringify(formatAddress(address));
+  return new OrchestratorError("timed_out", `Cannot reach the orchestrator at ${socket}`, {
+    cause: new Error(`${what} within ${afterMs / 1000} s`),
+    hint: "it is stopped or overloaded: look at its log, and at its process",
+  });
+}
+
+/** What came is no answer of an orchestrator, or none of a version that we know. */
+export function incomprehensible(address: Address, cause: unknown): OrchestratorError {
+  const socket = JSON.stringify(formatAddress(address));
+  return new OrchestratorError("io", `Cannot understand who answers at ${socket}`, {
+    cause,
+    hint: "is this the control socket of an orchestrator?",
+  });
+}

@@ -1,0 +1,83 @@
+// One daemon per socket: makes sure that nobody else serves a path, and takes folders of its own.
+
+import { dirname, join } from "node:path";
+
+import { formatAddress, socketPathFault } from "../address.ts";
+import { defaultControlAddress } from "../client.ts";
+import { OrchestratorError, systemCode } from "../errors.ts";
+import {
+  type FileLock,
+  isListening,
+  isOtherFile,
+  makePrivateFolder,
+  type OwnFolder,
+  takeFolder,
+  tryLock,
+} from "../files.ts";
+import type { DaemonOptions } from "./options.ts";
+import { connect, DISCARD } from "../socket.ts";
+
+/**
+ * Makes sure that nobody else serves a path: takes its lock, then asks who answers there.
+ * @throws `already_exists`, `permission_denied` or `io`
+ */
+export async function claimSocket(path: string, env: DaemonOptions["env"]): Promise<FileLock> {
+  const folder = dirname(path);
+  const { TMPDIR } = env;
+  if (folder === dirname(formatAddress(defaultControlAddress({ TMPDIR })))) {
+    makePrivateFolder(folder);
+  }
+  const lock = tryLock(`${path}.lock`);
+  const refuse = (
+    reason: string,
+    hint: string = "stop the other one, or give this one its own --control-socket",
+  ): OrchestratorError =>
+    new OrchestratorError("already_exists", `Cannot listen on ${path}: ${reason}`, { hint });
+  if (lock === undefined) throw refuse("another daemon serves it");
+  try {
+    if (isOtherFile(path)) {
+      throw refuse("a file that is not a socket stands there", "choose another --control-socket");
+    }
+    if (await isServed(path)) throw refuse("another program serves it");
+    return lock;
+  } catch (error) {
+    lock.release();
+    throw error;
+  }
+}
+
+/** Whether anybody listens on a path; a socket that nobody serves, or that is not there, refuses. */
+async function isServed(path: string): Promise<boolean> {
+  try {
+    const connection = await connect(
+      { kind: "unix", path },
+      () => DISCARD,
+      () => {},
+    );
+    connection.close();
+    return true;
+  } catch (error) {
+    const code = systemCode((error as Error).cause);
+    if (code === "ECONNREFUSED") return isListening(path);
+    return code !== "ENOENT";
+  }
+}
+
+/** A folder for the sockets and uploads of this daemon's instances. */
+export function takeInstanceFolder(options: DaemonOptions): OwnFolder {
+  const control = formatAddress(options.control);
+  const hash = new Bun.CryptoHasher("sha256").update(control).digest("hex").slice(0, 8);
+  const bases = [options.env["XDG_RUNTIME_DIR"], options.env["TMPDIR"], "/tmp"];
+  const user = process.getuid?.() ?? 0;
+  return takeFolder(
+    bases.filter((base): base is string => base?.startsWith("/") === true),
+    `veecle-orchestrator-${user}-${hash}`,
+    (path) => socketPathFault(join(path, "1000000.socket.999")) === undefined,
+  );
+}
+
+/** Named by the instance where that is short enough. */
+export function instanceSocketPath(folder: string, id: string, number: number): string {
+  const path = join(folder, `${id}.socket`);
+  return socketPathFault(`${path}.999`) === undefined ? path : join(folder, `${number}.socket`);
+}
