@@ -136,7 +136,8 @@ export const EVERYDAY: readonly Command[] = [
     summary: "Wait until instances are in a state",
     details:
       "Exit code 3 if that cannot be any more, since an instance has failed, has ended or is gone;\n" +
-      "6 when the time is over. A timeout of 0s only looks.",
+      "6 when the time is over. One that was not started yet, or was stopped, may still be started by\n" +
+      "somebody else: it is waited for. A timeout of 0s only looks.",
     arguments: [NAMES],
     options: [
       {

@@ -6,9 +6,13 @@ import { parseDuration } from "../settings.ts";
 import { Unmet } from "./print.ts";
 import type { Chosen, Session } from "./session.ts";
 import { CLI } from "./surface.ts";
+import { lastEvents } from "./tail.ts";
 import type { Condition } from "./values.ts";
 import { Deadline, Watch } from "./watch.ts";
 import { formatDuration, stateWords } from "./words.ts";
+
+/** Events in which the last exit is looked for. */
+const READ_EVENTS = 50;
 
 export async function wait(session: Session): Promise<void> {
   const { values, terminal } = session;
@@ -17,6 +21,7 @@ export async function wait(session: Session): Promise<void> {
   const deadline = new Deadline(timeoutMs ?? Number.POSITIVE_INFINITY);
   const first = session.chosen(await session.info());
   const watch = await Watch.begin(session, first);
+  const ended = isForLiving(condition) ? await endedOf(session, first) : new Set<string>();
   const reached = new Set<string>();
   for (;;) {
     // Whatever happened before this answer shows in it, whatever comes later wakes us.
@@ -29,7 +34,7 @@ export async function wait(session: Session): Promise<void> {
       const seen = watch.of(id);
       if (holds(condition, runtime) || seen.some((event) => fulfils(condition, event))) {
         reached.add(id);
-      } else if (isHopeless(condition, runtime, seen)) {
+      } else if (isHopeless(condition, runtime, seen, ended.has(id))) {
         throw new Unmet(
           `Cannot wait until ${JSON.stringify(name)} ${reachedWords(condition)}: ` +
             `it is ${stateWords(runtime, terminal.now())}`,
@@ -80,16 +85,38 @@ function fulfils(condition: Condition, { kind }: EventInfo): boolean {
   return kind === condition;
 }
 
-/** Only what has ended while we wait is hopeless: what did not run at the beginning may be started. */
+/** Whether only an instance that lives can be so. */
+function isForLiving(condition: Condition): boolean {
+  return condition === "running" || condition === "connected";
+}
+
+/** Those that have failed, or have ended by themselves: they have had their start. */
+async function endedOf(session: Session, instances: readonly Chosen[]): Promise<Set<string>> {
+  const ended = new Set<string>();
+  for (const { id, runtime } of instances) {
+    if (runtime.state === "failed") ended.add(id);
+    if (runtime.state !== "stopped" || runtime.exit === null) continue;
+    const events = await lastEvents(session, id, READ_EVENTS);
+    const exited = events.findLast(({ kind }) => kind === "exited");
+    if (exited !== undefined && exited.detail["stopping"] !== true) ended.add(id);
+  }
+  return ended;
+}
+
+/**
+ * What has ended is hopeless, before the wait or during it; what has not been started yet, or was
+ * stopped before the wait, may be started by somebody else.
+ */
 function isHopeless(
   condition: Condition,
   { state }: RuntimeInfo,
   seen: readonly EventInfo[],
+  hadEnded: boolean,
 ): boolean {
   const hasEnded = seen.some(({ kind }) => kind === "exited" || kind === "failed");
-  const isOver = state === "stopped" || state === "failed";
   if (condition === "failed") return hasEnded && state === "stopped";
-  return (condition === "running" || condition === "connected") && hasEnded && isOver;
+  const isOver = state === "stopped" || state === "failed";
+  return isForLiving(condition) && (hadEnded || hasEnded) && isOver;
 }
 
 function unmet(

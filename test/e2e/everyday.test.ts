@@ -304,6 +304,52 @@ describe("wait", () => {
   );
 });
 
+describe("wait for one that does not run", () => {
+  test.each(["running", "connected"])(
+    "is over at once with 3 if it has ended or failed by itself (%s)",
+    (condition) =>
+      withDesk(async (desk) => {
+        await desk.add("bad", CRASHING);
+        const worse = ["--restart", "on-failure", "--restart-delay", "0ms"];
+        await desk.add("worse", CRASHING, ...worse);
+        await desk.run("start", "bad", "worse");
+        const wait = (name: string): Promise<Piped> =>
+          desk.run("wait", name, "--for", condition, "--timeout", "20s");
+        expect(await wait("bad")).toEqual({
+          code: 3,
+          out: "",
+          err:
+            `error: Cannot wait until "bad" is ${condition}: it is exited: code 3\n` +
+            'hint: see "bun run cli status bad"\n',
+        });
+        const failed = await wait("worse");
+        expect([failed.code, failed.out]).toEqual([3, ""]);
+        expect(failed.err).toContain("it is failed: 10 starts in 60 s, last exit: code 3\n");
+      })(),
+  );
+
+  test(
+    "goes on if it was not started yet or was stopped: somebody may start it",
+    withDesk(async (desk) => {
+      const polite = "#!/bin/sh\ntrap 'exit 0' INT\necho ready\nwhile :; do sleep 0.05; done\n";
+      const id = await desk.add("ping", polite);
+      const wait = (timeout: string): Promise<Piped> =>
+        desk.run("wait", "ping", "--for", "running", "--timeout", timeout);
+      expect((await wait("100ms")).code).toBe(6);
+      await desk.run("start", "ping");
+      await until(
+        "it can be stopped",
+        async () => (await desk.run("logs", "ping")).out === "ready\n",
+      );
+      expect((await desk.run("stop", "ping")).out).toBe("stopped ping (code 0)\n");
+      expect((await wait("100ms")).code).toBe(6);
+      const waiting = wait("20s");
+      await desk.daemon.start(id);
+      expect(await waiting).toMatchObject({ code: 0, out: "ping is running\n" });
+    }),
+  );
+});
+
 describe("at a terminal", () => {
   test(
     "tables are as wide as the screen, and states have colours",
