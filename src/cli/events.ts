@@ -1,12 +1,14 @@
 // `events`: what has happened, one line for each, and what happens from now on.
 
 import type { EventInfo } from "../protocol/info.ts";
+import { MAX_QUERY_ITEMS } from "../limits.ts";
 import { escapeText } from "../log.ts";
+import type { EventQuery } from "../protocol.ts";
 import { queryOf } from "./query.ts";
 import { Reader } from "./reader.ts";
 import { nameOf, namesOf, type Session } from "./session.ts";
 import { paint } from "./table.ts";
-import { crashesWhole, tell } from "./telling.ts";
+import { crashesWhole, tell, type Told } from "./telling.ts";
 import { formatMoment, isoTime } from "./words.ts";
 
 export async function events(session: Session): Promise<void> {
@@ -16,21 +18,35 @@ export async function events(session: Session): Promise<void> {
     session,
     session.chosen(info).map(({ id }) => id),
   );
-  const client = await session.newClient();
-  const stream = client.events(query);
-  const reader = new Reader(session, client);
-  const batches = session.isJson ? stream.batches() : crashesWhole(stream.batches());
-  for await (const batch of batches) {
+  const show = async (batch: readonly EventInfo[], most?: number): Promise<void> => {
     for (const { id, name } of batch) if (id !== null && name !== null) names.set(id, name);
     const lines = session.isJson
       ? batch.map((event) => JSON.stringify(eventDocument(event)))
-      : tell(batch, nameOf(names)).map(({ time, text, isBad }) => {
-          const moment = paint(session.colour, "2", formatMoment(time));
-          return `${moment}  ${paint(session.colour && isBad, "31", escapeText(text))}`;
-        });
-    await session.terminal.write(lines.map((line) => `${line}\n`).join(""));
+      : tell(batch, nameOf(names)).map((told) => lineOf(told, session.colour));
+    const shown = most === undefined ? lines : lines.slice(-most);
+    await session.terminal.write(shown.map((line) => `${line}\n`).join(""));
+  };
+  let rest: Partial<EventQuery> = query;
+  const { last, follow } = query;
+  if (!session.isJson && last !== undefined && last > 0) {
+    // Lines are asked for, and one of them tells at most two events.
+    const most = Math.min(2 * last, MAX_QUERY_ITEMS);
+    const past = (await session.newClient()).events({ ...query, last: most, follow: false });
+    const batch = await Array.fromAsync(past);
+    await show(batch, last);
+    if (!follow) return;
+    rest = { ...query, last: undefined, after: batch.at(-1)?.seq };
   }
-  if (query.follow) await reader.ended("Lost the orchestrator while following events");
+  const client = await session.newClient();
+  const reader = new Reader(session, client);
+  const stream = client.events(rest).batches();
+  for await (const batch of session.isJson ? stream : crashesWhole(stream)) await show(batch);
+  if (follow) await reader.ended("Lost the orchestrator while following events");
+}
+
+function lineOf({ time, text, isBad }: Told, colour: boolean): string {
+  const moment = paint(colour, "2", formatMoment(time));
+  return `${moment}  ${paint(colour && isBad, "31", escapeText(text))}`;
 }
 
 /** An event as programs read it. */

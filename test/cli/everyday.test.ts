@@ -216,6 +216,40 @@ describe("words", () => {
     expect([gone.code, gone.err]).toMatchObject([4, expect.stringContaining("no such id")]);
   });
 
+  test("events -n counts lines: a crash and what follows it are one", async () => {
+    const crash = { code: 3, ran_ms: 5 };
+    const past = [
+      event("exited", crash, { seq: 1 }),
+      event("restarting", { restart: 1, in_ms: 5 }, { seq: 2 }),
+      event("started", { pid: 7, restart: 1 }, { seq: 3 }),
+      event("exited", crash, { seq: 4 }),
+      event("restarting", { restart: 2, in_ms: 9 }, { seq: 6 }),
+    ] as { seq: number }[];
+    const next = event("started", { pid: 8, restart: 2 }, { seq: 8 }) as { seq: number };
+    using daemon = answering({
+      ...known,
+      Events: (connection, body) => {
+        const query = body as { last?: number | null; after?: number | null; follow?: boolean };
+        const all = query.follow === true ? [...past, next] : past;
+        const later = all.filter(({ seq }) => seq > (query.after ?? 0));
+        stream(later.slice(-(query.last ?? later.length)))(connection);
+      },
+    });
+    const lines = [
+      "pong crashed: code 3 after 5 ms; restart 1 in 5 ms",
+      "pong started again (pid 7, restart 1)",
+      "pong crashed: code 3 after 5 ms; restart 2 in 9 ms",
+      "pong started again (pid 8, restart 2)",
+    ];
+    const told = async (line: string): Promise<string[]> =>
+      (await at(daemon, line)).out.split("\n").map((text) => text.slice(21));
+    for (const count of [1, 2, 3]) {
+      expect(await told(`events -n ${count}`)).toEqual([...lines.slice(3 - count, 3), ""]);
+      expect(await told(`events -f -n ${count}`)).toEqual([...lines.slice(3 - count), ""]);
+    }
+    expect((await at(daemon, "events --json -n 2")).out.trimEnd().split("\n")).toHaveLength(2);
+  });
+
   test("ps shows a daemon of before, and the screen's width is kept", async () => {
     using daemon = answering(known);
     expect((await at(daemon, "ps")).out).toBe(
