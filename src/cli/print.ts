@@ -100,7 +100,10 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
     case "not_configured":
       return own ?? `start the daemon with --ipc-socket HOST:PORT`;
     case "already_exists":
-      return own ?? "leave --id out, and a new one is made";
+      if (own !== undefined) return own;
+      return messageChain(error).join(" ").includes(": the name ")
+        ? "choose another --name, or leave it out"
+        : "leave --id out, and a new one is made";
     default:
       return own;
   }

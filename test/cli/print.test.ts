@@ -91,6 +91,14 @@ describe("formatError()", () => {
     expect(line).toBe(hint === undefined ? "" : `hint: ${hint}`);
   });
 
+  test("already_exists: what to try next if it is the name", () => {
+    const message = `Cannot add instance "${ID}": the name "ping" is that of instance ${ID}`;
+    const error = new OrchestratorError("already_exists", message);
+    expect(formatError(error, asked("runtime add"), false)).toEndWith(
+      "\nhint: choose another --name, or leave it out\n",
+    );
+  });
+
   test("colours the words in front only", () => {
     const error = new OrchestratorError("misuse", "No", { cause: new Error("why"), hint: "how" });
     expect(formatError(error, undefined, true)).toBe(
