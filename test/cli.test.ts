@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import { ClosedPipe } from "../src/cli/terminal.ts";
 import { type FakeConnection, FakeDaemon } from "./support/fake-daemon.ts";
-import { A, B, friendly, INFO, run, type Setting, STOPPED } from "./support/typist.ts";
+import { A, B, friendly, INFO, type Ran, run, type Setting, STOPPED } from "./support/typist.ts";
 
 const CLI = join(import.meta.dir, "..", "src", "cli.ts");
 
@@ -87,6 +87,43 @@ describe("main() sends and prints", () => {
       err: "sent 100 % (1000 of 1000 bytes)\n",
     });
     expect(seen.at(-1)).toBe(1000);
+  });
+
+  describe("runtime add --env-file", () => {
+    const add = async (text: string): Promise<{ ran: Ran; seen: unknown[] }> => {
+      const seen: unknown[] = [];
+      using daemon = friendly(seen);
+      writeFileSync(join(daemon.folder, "ping.env"), text);
+      const argv = ["/opt/ping", "--name", "ping", "--id", A, "--env-file", "ping.env"];
+      const all = ["runtime", "add", ...argv, "--env", "B=3", "--socket", daemon.path];
+      return { ran: await run(all, { folder: daemon.folder }), seen };
+    };
+
+    test("gives the variables of the file, --env is stronger", async () => {
+      const { ran, seen } = await add("# ours\nexport A='1 # one'\nB=2 # two\nC=\n");
+      expect([ran.code, ran.err]).toEqual([0, ""]);
+      const env = { A: "1 # one", B: "3", C: "" };
+      expect(seen).toEqual([{ Add: expect.objectContaining({ env }) }]);
+    });
+
+    test.each([
+      ["A=1\nSECRET\n", "line 2: it is not NAME=value"],
+      ["=1\n", "line 1: it is not NAME=value"],
+      ["A=1\n\nB='x\n", "line 3: its quotes do not match"],
+      ['A="x\ny"\n', "line 1: its quotes do not match"],
+      ["A-B=1\n", '"A-B" is not the name of a variable'],
+    ])("refuses %j with 2, and adds nothing", async (text, fault) => {
+      const { ran, seen } = await add(text);
+      const err = `error: Cannot use --env-file "ping.env": ${fault}\n`;
+      expect([ran, seen]).toEqual([{ code: 2, out: "", err }, []]);
+    });
+
+    test("that cannot be read is refused with 2", async () => {
+      const argv = ["runtime", "add", "/opt/ping", "--env-file", "/nonexistent/env"];
+      const { code, err } = await run(argv);
+      expect(code).toBe(2);
+      expect(err).toStartWith('error: Cannot read --env-file "/nonexistent/env"\ncaused by: ');
+    });
   });
 
   test("the environment names the daemon, and --socket comes first", async () => {

@@ -2,9 +2,9 @@
 
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
-import { parseEnv } from "node:util";
 
 import { OrchestratorError } from "../errors.ts";
+import { parseEnvironmentFile } from "../manifest/variables.ts";
 import { newInstanceId, parseInstanceId, type Priority } from "../model.ts";
 import {
   environmentFault,
@@ -72,14 +72,11 @@ function settingsOf(values: Values, folder: string): Partial<InstanceSettings> {
 function environmentOf(values: Values, folder: string): Record<string, string> {
   const env: Record<string, string> = {};
   for (const file of values.all("--env-file")) {
-    try {
-      Object.assign(env, parseEnv(readFileSync(resolve(folder, file), "utf8")));
-    } catch (cause) {
-      throw new OrchestratorError("misuse", `Cannot read --env-file ${JSON.stringify(file)}`, {
-        cause,
-      });
-    }
-    const fault = environmentFault(env);
+    const { variables, faults } = parseEnvironmentFile(readText(resolve(folder, file), file));
+    for (const [name, { value }] of variables) env[name] = value;
+    const [first] = faults;
+    const fault =
+      first === undefined ? environmentFault(env) : `line ${first.line}: ${first.message}`;
     if (fault !== undefined) {
       throw new OrchestratorError(
         "misuse",
@@ -92,4 +89,14 @@ function environmentOf(values: Values, folder: string): Record<string, string> {
     env[variable.slice(0, at)] = variable.slice(at + 1);
   }
   return env;
+}
+
+function readText(path: string, file: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (cause) {
+    throw new OrchestratorError("misuse", `Cannot read --env-file ${JSON.stringify(file)}`, {
+      cause,
+    });
+  }
 }
