@@ -22,9 +22,9 @@ describe("main() sends and prints", () => {
     ["runtime stop 0195fc7b-4", `stopped instance ${B}\n`, "Info", { Stop: B }],
     [`runtime remove ${A}`, `removed instance ${A}\n`, { Remove: A }],
     [
-      `runtime add ping --id ${A} --privileged`,
+      `runtime add ping --id ${A} --name ping --privileged`,
       `added instance ${A}\n`,
-      { Add: { id: A, path: "/home/user/ping", privileged: true } },
+      { Add: { id: A, path: "/home/user/ping", name: "ping", privileged: true } },
     ],
     [
       `link add --type a::Ping --to ${A}`,
@@ -70,7 +70,23 @@ describe("main() sends and prints", () => {
     using daemon = friendly(seen);
     const { out } = await run(["runtime", "add", "/opt/ping", "--socket", daemon.path]);
     const id = /^added instance ([0-9a-f-]{36})\n$/.exec(out)?.[1] as string;
-    expect(seen).toEqual([{ Add: { id, path: "/opt/ping", privileged: false } }]);
+    expect(seen[0]).toEqual({ Add: { id, path: "/opt/ping", privileged: false } });
+  });
+
+  test("runtime add without --name tells people which one the daemon has chosen", async () => {
+    using daemon = friendly([]);
+    const add = (...options: string[]): Promise<Ran> =>
+      run(["runtime", "add", "/opt/ping", "--id", A, ...options, "--socket", daemon.path]);
+    const out = `added instance ${A}\n`;
+    expect(await add()).toEqual({ code: 0, out, err: "named ping\n" });
+    expect(await add("--name", "ping")).toEqual({ code: 0, out, err: "" });
+    for (const option of ["--quiet", "--json"]) expect((await add(option)).err).toBe("");
+    using reticent = new FakeDaemon((body, connection) => {
+      if (String(body) === '"Info"') connection.refuse("bad_request", "No");
+      else connection.ok(null);
+    });
+    const argv = ["runtime", "add", "/opt/ping", "--id", A, "--socket", reticent.path];
+    expect(await run(argv)).toEqual({ code: 0, out, err: "" });
   });
 
   test("runtime add --copy sends the file and says how much", async () => {
@@ -80,8 +96,8 @@ describe("main() sends and prints", () => {
       connection.ok(null);
     });
     writeFileSync(join(daemon.folder, "ping"), Buffer.alloc(1000));
-    const argv = ["runtime", "add", "ping", "--copy", "--id", A, "--socket", daemon.path];
-    expect(await run(argv, { folder: daemon.folder })).toEqual({
+    const argv = ["runtime", "add", "ping", "--name", "ping", "--copy", "--id", A];
+    expect(await run([...argv, "--socket", daemon.path], { folder: daemon.folder })).toEqual({
       code: 0,
       out: `added instance ${A} (sent 1000 bytes)\n`,
       err: "sent 100 % (1000 of 1000 bytes)\n",

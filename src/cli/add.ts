@@ -4,8 +4,9 @@ import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 
 import { OrchestratorError } from "../errors.ts";
+import { escapeText } from "../log.ts";
 import { parseEnvironmentFile } from "../manifest/variables.ts";
-import { newInstanceId, parseInstanceId, type Priority } from "../model.ts";
+import { type InstanceId, newInstanceId, parseInstanceId, type Priority } from "../model.ts";
 import {
   environmentFault,
   type InstanceSettings,
@@ -38,11 +39,20 @@ export async function add(session: Session): Promise<void> {
   const sent = bytes === null ? "" : ` (sent ${bytes} bytes)`;
   if (session.isQuiet) await session.print(id);
   else if (!session.isJson) await session.print(`added instance ${id}${sent}`);
+  if (settings.name === undefined) await reportName(session, id);
   if (started) await session.request({ kind: "Start", id, priority: undefined });
   if (session.isJson) {
     const name = settings.name ?? null;
     await session.print(JSON.stringify({ id, name, bytes, started }));
   } else if (started && !session.isQuiet) await session.print(`started instance ${id}`);
+}
+
+/** Tells people what the daemon has called it. It is added, so that a fault here is none of it. */
+async function reportName(session: Session, id: InstanceId): Promise<void> {
+  if (session.isQuiet || session.isJson) return;
+  const names = await session.named().catch(() => undefined);
+  const name = names?.get(id);
+  if (name) session.terminal.report(`named ${escapeText(name)}\n`);
 }
 
 /** The settings of an instance that options give; relative paths are the user's. */
