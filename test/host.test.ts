@@ -73,6 +73,7 @@ describe("Host.spawn()", () => {
     mkdirSync(cwd);
     chmodSync(cwd, 0o000);
     const error = await run({ path: "true", cwd }).catch((fault: unknown) => fault);
+    chmodSync(cwd, 0o700);
     expect((error as { cause: Error }).cause.message).toContain("EACCES");
   });
 
