@@ -266,9 +266,6 @@ export const GUARD_RETRY_MAX_MS = 60_000;
 /** What a guard has not read; a guard that is stopped is replaced. A thousand starts fit in it. */
 export const MAX_GUARD_BACKLOG_BYTES: number = 64 * KIB;
 
-/** At a start, time for what a killed daemon left behind to be gone. */
-export const RECOVERY_MS = 2_000;
-
 /** Events in the state: weeks of a quiet daemon, and read whole within some milliseconds. */
 export const MAX_EVENTS = 10_000;
 

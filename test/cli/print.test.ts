@@ -10,6 +10,7 @@ import {
 import { Progress } from "../../src/cli/progress.ts";
 import { ERROR_CODES, type ErrorCode, OrchestratorError } from "../../src/errors.ts";
 import type { Info, LinkInfo, RuntimeInfo } from "../../src/protocol/info.ts";
+import { DEFAULT_SETTINGS } from "../support/settings.ts";
 
 const ID = "0195fc7b-33e6-70e3-bee1-ac515185fac7";
 
@@ -23,15 +24,7 @@ function runtime(fields: Partial<RuntimeInfo> = {}): RuntimeInfo {
     started: null,
     due: null,
     restarts: 0,
-    args: [],
-    env: [],
-    cwd: null,
-    restart: "no",
-    restart_delay_ms: 100,
-    stop_signal: "SIGINT",
-    stop_grace_ms: 5_000,
-    priority: null,
-    owner: null,
+    ...DEFAULT_SETTINGS,
     hash: null,
     state: "stopped",
     pid: null,

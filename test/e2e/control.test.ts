@@ -4,6 +4,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
 import type { Info } from "../../src/protocol/info.ts";
 import { type Daemon, withDaemon } from "../support/daemon.ts";
+import { DEFAULT_SETTINGS } from "../support/settings.ts";
 import { type Control, DIALECTS, encode, frame, until, type Wire } from "../support/wire.ts";
 
 setDefaultTimeout(60_000);
@@ -61,15 +62,7 @@ describe.each(DIALECTS)("In the %s dialect", (dialect) => {
           started: expect.any(Number),
           due: null,
           restarts: 0,
-          args: [],
-          env: [],
-          cwd: null,
-          restart: "no",
-          restart_delay_ms: 100,
-          stop_signal: "SIGINT",
-          stop_grace_ms: 5_000,
-          priority: null,
-          owner: null,
+          ...DEFAULT_SETTINGS,
           hash: null,
           connected: true,
           dialect: "native",

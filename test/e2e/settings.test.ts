@@ -6,6 +6,7 @@ import { mkdirSync, readFileSync, readlinkSync, realpathSync } from "node:fs";
 import { join } from "node:path";
 
 import { type Daemon, withDaemon } from "../support/daemon.ts";
+import { DEFAULT_SETTINGS } from "../support/settings.ts";
 import { type Answer, type Control, until } from "../support/wire.ts";
 
 setDefaultTimeout(60_000);
@@ -29,18 +30,7 @@ const EVERYTHING = {
 };
 const TOLD = { ...EVERYTHING, env: ["GREETING", "_A1"] };
 
-const DEFAULTS = {
-  args: [],
-  env: [],
-  cwd: null,
-  restart: "no",
-  restart_delay_ms: 100,
-  stop_signal: "SIGINT",
-  stop_grace_ms: 5_000,
-  priority: null,
-  privileged: false,
-  owner: null,
-};
+const DEFAULTS = { ...DEFAULT_SETTINGS, privileged: false };
 
 /** Values that are refused, each with a part of the reason. */
 const REFUSED: readonly [key: string, value: unknown, reason: string][] = [
