@@ -31,20 +31,23 @@ export function isAlive(pid: number): boolean {
   return state !== undefined && state !== "Z";
 }
 
-/** Whoever carries a mark that begins like this, by a look of the test's own. */
-export function marked(prefix: string): number[] {
+function processIds(): number[] {
   return readdirSync("/proc")
     .filter((name) => /^[0-9]+$/.test(name))
-    .filter((pid) => {
-      try {
-        return readFileSync(`/proc/${pid}/environ`, "latin1")
-          .split("\0")
-          .some((variable) => variable.startsWith(`${MARK_VARIABLE}=${prefix}`));
-      } catch {
-        return false;
-      }
-    })
     .map(Number);
+}
+
+/** Whoever carries a mark that begins like this, by a look of the test's own. */
+export function marked(prefix: string): number[] {
+  return processIds().filter((pid) => {
+    try {
+      return readFileSync(`/proc/${pid}/environ`, "latin1")
+        .split("\0")
+        .some((variable) => variable.startsWith(`${MARK_VARIABLE}=${prefix}`));
+    } catch {
+      return false;
+    }
+  });
 }
 
 /** The processes of one test file; what a test leaves is ended after it. */
@@ -54,11 +57,15 @@ export class Nursery {
   });
   readonly runId: string = crypto.randomUUID();
   readonly folder: string = mkdtempSync(join(tmpdir(), "vo-"));
+  readonly #started = new Map<number, number | undefined>();
   #number = 0;
 
   constructor() {
     afterEach(() => {
-      for (const pid of marked(this.runId)) if (pid !== process.pid) process.kill(pid, "SIGKILL");
+      for (const pid of new Set([...marked(this.runId), ...this.#inSessions()])) {
+        if (pid !== process.pid) process.kill(pid, "SIGKILL");
+      }
+      this.#started.clear();
     });
     afterAll(() => rmSync(this.folder, { recursive: true, force: true }));
   }
@@ -89,6 +96,7 @@ export class Nursery {
       },
       onOutputEnd() {},
     });
+    this.#started.set(pid, startTicks);
     return {
       pid,
       startTicks,
@@ -103,6 +111,16 @@ export class Nursery {
         return line.split(" ").map(Number);
       },
     };
+  }
+
+  /** Whoever is in a session that a run began: also those who have another mark, or none. */
+  #inSessions(): number[] {
+    return processIds().filter((pid) => {
+      const session = readProcess(pid)?.session;
+      if (session === undefined || !this.#started.has(session)) return false;
+      const leader = readProcess(session);
+      return leader === undefined || leader.startTicks === this.#started.get(session);
+    });
   }
 
   /** Fails if something is left, or if the exit is not noticed. */
