@@ -147,8 +147,9 @@ export class ControlClient {
 
   /**
    * Registers an instance with a copy of a regular file (a path, or `Bun.file`), which is streamed;
-   * returns its size. `onProgress` is called with the bytes sent and the size. After an error in the
-   * middle of the transfer the connection is closed.
+   * returns its size; with `replace`, gives it to an instance that is there. `onProgress` is called
+   * with the bytes sent and the size. After an error in the middle of the transfer the connection is
+   * closed.
    * @throws like `request`; `io` if the file cannot be read, `upload_failed` if it changes meanwhile
    */
   async upload(
@@ -156,6 +157,7 @@ export class ControlClient {
     source: string | Blob,
     settings: Partial<InstanceSettings>,
     onProgress: (sentBytes: number, totalBytes: number) => void = () => {},
+    replace: boolean = false,
   ): Promise<number> {
     const file = typeof source === "string" ? Bun.file(source) : source;
     const name = typeof source === "string" ? source : ((source as Bun.BunFile).name ?? "data");
@@ -171,7 +173,9 @@ export class ControlClient {
     answer.catch(() => {}); // awaited below; it may come early
     const accepted = this.#expect(awaited(this.#deadlines.answerMs, false, stored.waiting));
     this.#send(
-      encodeFrame(encodeRequest({ kind: "AddWithBinary", id, length, hash, path: name, settings })),
+      encodeFrame(
+        encodeRequest({ kind: "AddWithBinary", id, length, hash, path: name, replace, settings }),
+      ),
     );
     await accepted;
     let sent = 0;

@@ -244,7 +244,8 @@ class ControlConnection {
       if (request.kind === "Stop") await this.#nextTurn();
       this.#held.push(() => {
         if (batch?.error !== undefined) return this.#refusal(parsed, unkept(request, batch.error));
-        const shown = request.kind === "Info" ? "…" : JSON.stringify(value);
+        const isShown = request.kind !== "Info" && request.kind !== "Environment"; // long; secret
+        const shown = isShown ? JSON.stringify(value) : "…";
         log.info("run:connection:handle_request", "processed request", {
           "connection.id": this.#id,
           "request.parsed": parsed,
@@ -292,6 +293,10 @@ class ControlConnection {
       case "Update":
         orchestrator.update(request.id, request.path, request.settings);
         return { value: null, batch: orchestrator.batch };
+      case "Environment":
+        return { value: orchestrator.environment(request.id) };
+      case "Sent":
+        return { value: orchestrator.hasSent(request.id, request.typeName) };
       case "Remove":
         orchestrator.remove(request.id);
         return { value: null };
@@ -334,13 +339,14 @@ class ControlConnection {
   /** Takes the announced bytes to their end, whatever becomes of them, then adds the instance. */
   async #upload(request: UploadRequest): Promise<void> {
     const { orchestrator, binaries } = this.#options;
-    const { id, settings, hash, length } = request;
-    const subject = `Cannot add instance "${id}"`;
+    const { id, settings, hash, length, replace } = request;
+    const subject = `Cannot ${replace === true ? "change" : "add"} instance "${id}"`;
     this.#send(this.#encode(encodeOk(null)));
     let upload: Upload | undefined;
     let fault: unknown;
     try {
-      orchestrator.checkNew(id, settings.name);
+      if (replace === true) orchestrator.checkKnown(id);
+      else orchestrator.checkNew(id, settings.name);
       upload = await binaries.receive();
     } catch (error) {
       fault = error;
@@ -370,14 +376,13 @@ class ControlConnection {
           `${subject}: the uploaded bytes do not have the announced hash`,
         );
       }
-      orchestrator.add(id, binaries.path(hash), settings, {
-        hash,
-        bytes: length,
-        origin: request.path ?? "upload",
-      });
+      const uploaded = { hash, bytes: length, origin: request.path ?? "upload" };
+      if (replace === true) orchestrator.update(id, binaries.path(hash), settings, uploaded);
+      else orchestrator.add(id, binaries.path(hash), settings, uploaded);
       const { batch } = orchestrator;
       orchestrator.commit(); // the file must not be collected before
       if (batch.error !== undefined) throw batch.error;
+      if (replace === true) orchestrator.collect();
     } catch (error) {
       if (error instanceof OrchestratorError) throw error;
       throw new OrchestratorError("upload_failed", `${subject}: the upload cannot be stored`, {

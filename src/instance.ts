@@ -125,6 +125,7 @@ export class Instance {
           });
           // A connection that is still open belongs to a process of before.
           this.port.reset();
+          this.source.restarted();
           this.outbox.open();
         },
         exited: () => this.outbox.close(),

@@ -177,6 +177,7 @@ function linkInfo({ key, queue }: Link): LinkInfo {
     ...fields(key),
     queue: formatQueueBound(queue.settings),
     on_full: queue.settings.onFull,
+    owner: queue.settings.owner,
     routed: queue.routed,
     delivered: queue.delivered,
     queued: queue.queued,

@@ -93,12 +93,15 @@ export interface LinkSettings {
   readonly maxBytes: number;
   readonly maxMessages: number;
   readonly onFull: OnFull;
+  /** The manifest that it was made from, if any. */
+  readonly owner: string | null;
 }
 
 export const DEFAULT_LINK_SETTINGS: LinkSettings = {
   maxBytes: MAX_QUEUE_BYTES,
   maxMessages: Number.POSITIVE_INFINITY,
   onFull: "drop-oldest",
+  owner: null,
 };
 
 const UNITS: Readonly<Record<string, number>> = { B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 };
@@ -128,7 +131,10 @@ export function parseQueueBound(
 }
 
 /** The spelling of a queue's bound that `parseQueueBound` reads back. */
-export function formatQueueBound({ maxBytes, maxMessages }: LinkSettings): string {
+export function formatQueueBound({
+  maxBytes,
+  maxMessages,
+}: Pick<LinkSettings, "maxBytes" | "maxMessages">): string {
   if (Number.isFinite(maxMessages)) return String(maxMessages);
   return formatSize(maxBytes);
 }

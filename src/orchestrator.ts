@@ -9,7 +9,7 @@ import { messageChain, OrchestratorError } from "./errors.ts";
 import type { Guard } from "./host/guard.ts";
 import type { Histories } from "./output/history.ts";
 import type { Host } from "./host.ts";
-import type { Info, ResourcesInfo } from "./protocol/info.ts";
+import type { ResourcesInfo } from "./protocol/info.ts";
 import { Instance } from "./instance.ts";
 import { type Detail, type EventKind, Journal } from "./journal.ts";
 import { FLUSH_MS, LAST_OUTPUT_MS } from "./limits.ts";
@@ -21,8 +21,8 @@ import { Notices } from "./notices.ts";
 import type { Follower, Output } from "./output.ts";
 import { PeerReceiver } from "./peer.ts";
 import { Turns } from "./port.ts";
-
-import { JsonPieces } from "./protocol.ts";
+import { encodeInfo } from "./orchestrator/answer.ts";
+import type { JsonPieces } from "./protocol.ts";
 import { bootId } from "./host/processes.ts";
 import { OutboxPool } from "./queue.ts";
 import { Registry, unknownInstance } from "./registry.ts";
@@ -57,7 +57,12 @@ export interface OrchestratorOptions {
   readonly onFault: (error: unknown) => void;
 }
 
-const INFO_HEAD = Buffer.from('{"runtimes":{');
+/** A program that a client has sent: its SHA-256, its size, and where the client had it. */
+export interface Uploaded {
+  readonly hash: string;
+  readonly bytes: number;
+  readonly origin: string;
+}
 
 /** The instances and links of one daemon. */
 export class Orchestrator {
@@ -121,6 +126,21 @@ export class Orchestrator {
     this.#instances.checkNew(id, name);
   }
 
+  /** @throws `not_found` if there is no such instance to change */
+  checkKnown(id: InstanceId): void {
+    this.#instances.find(id, "change");
+  }
+
+  /** The values of an instance's own variables, which may be secret. @throws `not_found` */
+  environment(id: InstanceId): Readonly<Record<string, string>> {
+    return this.#instances.find(id, "read the variables of").settings.env;
+  }
+
+  /** Whether an instance has sent a message of a type since it was started. @throws `not_found` */
+  hasSent(id: InstanceId, typeName: string): boolean {
+    return this.#instances.find(id, "look at").source.hasSent(typeName);
+  }
+
   /** What happens, and has happened. */
   get journal(): Journal {
     return this.#journal;
@@ -157,7 +177,7 @@ export class Orchestrator {
         });
       }
     }
-    this.#collect();
+    this.collect();
     this.#options.histories
       .sweep(new Set(this.#instances.sorted().map(({ id }) => id)))
       .catch((error: unknown) => this.#options.onFault(error));
@@ -179,12 +199,7 @@ export class Orchestrator {
    * Registers an instance and opens its socket; `path` is where its program is.
    * @throws `already_exists`, `limit_exceeded` or `io`
    */
-  add(
-    id: InstanceId,
-    path: string,
-    given: Partial<InstanceSettings>,
-    uploaded?: { readonly hash: string; readonly bytes: number; readonly origin: string },
-  ): void {
+  add(id: InstanceId, path: string, given: Partial<InstanceSettings>, uploaded?: Uploaded): void {
     this.#instances.checkNew(id, given.name);
     const name = given.name ?? proposeName(uploaded?.origin ?? path, this.#instances.names());
     const settings = { ...DEFAULT_SETTINGS, ...given, name };
@@ -195,10 +210,10 @@ export class Orchestrator {
       () => {
         void this.#discard(instance);
         // What is undone after this may use its binary again.
-        if (binary !== null) this.#options.host.after(0, () => this.#collect());
+        if (binary !== null) this.#options.host.after(0, () => this.collect());
       },
     );
-    if (uploaded !== undefined) this.#record("uploaded", instance, uploaded);
+    if (uploaded !== undefined) this.#record("uploaded", instance, { ...uploaded });
     this.#record("added", instance, { path });
   }
 
@@ -207,13 +222,18 @@ export class Orchestrator {
    * for how it is stopped and started again.
    * @throws `not_found` or `already_exists`
    */
-  update(id: InstanceId, path: string | undefined, given: Partial<InstanceSettings>): void {
+  update(
+    id: InstanceId,
+    path: string | undefined,
+    given: Partial<InstanceSettings>,
+    uploaded?: Uploaded,
+  ): void {
     const instance = this.#instances.find(id, "change");
     if (given.name !== undefined && given.name !== instance.settings.name) {
       this.#instances.checkName(given.name, `Cannot change instance "${id}"`);
     }
     const before = [instance.path, instance.binary, instance.settings] as const;
-    if (path !== undefined) [instance.path, instance.binary] = [path, null];
+    if (path !== undefined) [instance.path, instance.binary] = [path, uploaded?.hash ?? null];
     instance.settings = { ...instance.settings, ...given };
     const { settings, binary } = instance;
     this.#memory.change(
@@ -221,6 +241,7 @@ export class Orchestrator {
         store.putInstance({ id, path: instance.path, binary, settings, ...instance.status }),
       () => ([instance.path, instance.binary, instance.settings] = before),
     );
+    if (uploaded !== undefined) this.#record("uploaded", instance, { ...uploaded });
     this.#record("updated", instance, { settings: Object.keys(given) });
   }
 
@@ -236,7 +257,7 @@ export class Orchestrator {
     instance.supervisor.checkRemove();
     this.#memory.forget((store) => store.removeInstance(id), `Cannot remove instance "${id}"`);
     void this.#discard(instance);
-    this.#collect();
+    this.collect();
     this.#record("removed", instance);
   }
 
@@ -321,7 +342,7 @@ export class Orchestrator {
     }, "Cannot clear");
     this.#links.drop(links);
     const discarded = removed.map((instance) => this.#discard(instance));
-    this.#collect();
+    this.collect();
     for (const instance of removed) this.#record("removed", instance);
     await this.#atMost(FLUSH_MS, discarded);
     if (faults.length > 0) {
@@ -359,31 +380,10 @@ export class Orchestrator {
     }
   }
 
-  /** The answer to `Info` as JSON. Of a thousand instances most are as they were at the last one. */
+  /** The answer to `Info` as JSON. */
   info(): JsonPieces {
     const { host, telemetry } = this.#options;
-    const shift = host.wallMs() - host.now();
-    const toWall = (ms: number): number => Math.round(ms + shift);
-    const runtimes = this.#instances.sorted().map((instance) => instance.infoMember(toWall));
-    runtimes[0] = runtimes[0]?.subarray(1) ?? Buffer.alloc(0); // no comma before the first
-    const links: Record<string, string[]> = {};
-    const routes = this.#links.info();
-    for (const { type_name, to } of routes) {
-      const targets = Object.hasOwn(links, type_name) ? links[type_name] : undefined;
-      if (targets === undefined) define(links, type_name, [to]);
-      else if (!targets.includes(to)) targets.push(to);
-    }
-    const others: Omit<Info, "runtimes"> = {
-      links,
-      routes,
-      telemetry:
-        telemetry === undefined
-          ? null
-          : { sent: telemetry.sent, dropped: telemetry.dropped, queued: telemetry.queued },
-      pid: process.pid,
-    };
-    const tail = Buffer.from(`},${JSON.stringify(others).slice(1)}`);
-    return new JsonPieces([INFO_HEAD, ...runtimes, tail]);
+    return encodeInfo(this.#instances.sorted(), this.#links.info(), telemetry, host);
   }
 
   async #stopAll(instances: readonly Instance[]): Promise<unknown[]> {
@@ -463,7 +463,7 @@ export class Orchestrator {
   }
 
   /** Removes uploaded programs that no instance has any more. */
-  #collect(): void {
+  collect(): void {
     if (this.#instances.isEnding) return; // nobody is registered any more, and all is to stay
     const used = this.#instances.all().flatMap(({ binary }) => binary ?? []);
     try {
@@ -476,9 +476,4 @@ export class Orchestrator {
   #record(kind: EventKind, instance: Instance, detail: Detail = {}): void {
     this.#journal.record(kind, { id: instance.id, name: instance.settings.name }, detail);
   }
-}
-
-/** Sets a key as data, whatever it is called; a plain assignment to `__proto__` would not. */
-function define(object: Record<string, string[]>, key: string, value: string[]): void {
-  Object.defineProperty(object, key, { value, enumerable: true, writable: true });
 }

@@ -7,6 +7,7 @@
 import { errorCode, type ErrorCode, messageChain, OrchestratorError } from "./errors.ts";
 import {
   bad,
+  decodeChanges,
   decodeLinkSettings,
   decodeSettings,
   type Fields,
@@ -65,6 +66,8 @@ export type Request =
       readonly hash: string;
       /** Where the client has it; its name is taken from there if none is given. */
       readonly path?: string;
+      /** Whether it becomes the program of an instance that is there already. */
+      readonly replace?: boolean;
       readonly settings: Partial<InstanceSettings>;
     }
   | {
@@ -78,6 +81,8 @@ export type Request =
   | { readonly kind: "Start"; readonly id: InstanceId; readonly priority: Priority | undefined }
   | { readonly kind: "Stop"; readonly id: InstanceId }
   | { readonly kind: "Stdout"; readonly id: InstanceId }
+  | { readonly kind: "Environment"; readonly id: InstanceId }
+  | { readonly kind: "Sent"; readonly id: InstanceId; readonly typeName: string }
   | { readonly kind: "Output"; readonly query: OutputQuery }
   | { readonly kind: "Events"; readonly query: EventQuery }
   | { readonly kind: "Resources"; readonly ids: readonly InstanceId[] | undefined }
@@ -199,7 +204,10 @@ export function describeRequest(request: Request): string {
     case "Remove":
     case "Stop":
     case "Stdout":
+    case "Environment":
       return `${request.kind}(${request.id})`;
+    case "Sent":
+      return `Sent(${request.id}, ${JSON.stringify(request.typeName)})`;
     case "Link":
     case "Unlink":
       return `${request.kind}(${JSON.stringify(linkFields(request.link))})`;
@@ -236,7 +244,7 @@ function decodeVariant(name: string, body: unknown): Request {
         kind: name,
         id: id(fields["id"], `${name}.id`),
         path: optional(fields, name, "path", path),
-        settings: decodeSettings(fields, name),
+        settings: decodeChanges(fields, name),
       };
     }
     case "AddWithBinary": {
@@ -246,13 +254,17 @@ function decodeVariant(name: string, body: unknown): Request {
         throw bad(`${name}.length is not a whole number of bytes`);
       }
       const origin = optional(fields, name, "path", path);
+      const replace = optional(fields, name, "replace", flag) ?? false;
       const upload = {
         kind: name,
         id: id(fields["id"], `${name}.id`),
         length,
         hash: hash(fields["hash"], name),
         ...(origin === undefined ? {} : { path: origin }),
-        settings: { privileged: false, ...decodeSettings(fields, name) },
+        ...(replace ? { replace } : {}),
+        settings: replace
+          ? decodeChanges(fields, name)
+          : { privileged: false, ...decodeSettings(fields, name) },
       } as const;
       if (length > MAX_UPLOAD_BYTES) {
         throw new OrchestratorError(
@@ -266,7 +278,16 @@ function decodeVariant(name: string, body: unknown): Request {
     case "Remove":
     case "Stop":
     case "Stdout":
+    case "Environment":
       return { kind: name, id: id(body, name) };
+    case "Sent": {
+      const fields = object(body, name);
+      return {
+        kind: name,
+        id: id(fields["id"], `${name}.id`),
+        typeName: typeNameOf(fields, name),
+      };
+    }
     case "Start": {
       if (typeof body === "string") return { kind: name, id: id(body, name), priority: undefined };
       const fields = object(body, name);
@@ -279,9 +300,7 @@ function decodeVariant(name: string, body: unknown): Request {
     case "Link":
     case "Unlink": {
       const fields = object(body, name);
-      const typeName = text(fields["type_name"], `${name}.type_name`);
-      const fault = typeNameFault(typeName);
-      if (fault !== undefined) throw bad(`${name}.type_name cannot be used: ${fault}`);
+      const typeName = typeNameOf(fields, name);
       const from = fields["from"];
       const to = parseTarget(text(fields["to"], `${name}.to`));
       if (to === undefined) {
@@ -327,6 +346,13 @@ function decodeVariant(name: string, body: unknown): Request {
   }
 }
 
+function typeNameOf(fields: Fields, name: string): string {
+  const typeName = text(fields["type_name"], `${name}.type_name`);
+  const fault = typeNameFault(typeName);
+  if (fault !== undefined) throw bad(`${name}.type_name cannot be used: ${fault}`);
+  return typeName;
+}
+
 function requestValue(request: Request): unknown {
   switch (request.kind) {
     case "Version":
@@ -336,7 +362,10 @@ function requestValue(request: Request): unknown {
     case "Remove":
     case "Stop":
     case "Stdout":
+    case "Environment":
       return { [request.kind]: request.id };
+    case "Sent":
+      return { Sent: { id: request.id, type_name: request.typeName } };
     case "Start":
       return { Start: { id: request.id, priority: request.priority ?? null } };
     case "Add":
@@ -348,7 +377,9 @@ function requestValue(request: Request): unknown {
           length: request.length,
           hash: [...Buffer.from(request.hash, "hex")],
           ...(request.path === undefined ? {} : { path: request.path }),
-          ...addedFields(request.settings),
+          ...(request.replace === true
+            ? { replace: true, ...settingFields(request.settings) }
+            : addedFields(request.settings)),
         },
       };
     case "Update": {
@@ -392,12 +423,13 @@ function count(value: unknown, name: string): number {
 }
 
 function linkSettingFields(settings: Partial<LinkSettings>): Record<string, string> {
-  const { maxBytes, onFull } = settings;
+  const { maxBytes, onFull, owner } = settings;
   return {
     ...(maxBytes === undefined
       ? {}
       : { queue: formatQueueBound({ ...DEFAULT_LINK_SETTINGS, ...settings }) }),
     ...(onFull === undefined ? {} : { on_full: onFull }),
+    ...(owner === undefined || owner === null ? {} : { owner }),
   };
 }
 

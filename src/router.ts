@@ -41,6 +41,8 @@ export class Source implements Producer {
   /** What the router found for this source; cleared when links change. */
   readonly routes: Map<TypeName, readonly Link[]> = new Map();
   version = -1;
+  /** The types it has sent since it was started; of ever new ones, the first. */
+  readonly #sent: Set<string> = new Set();
   /** Told when nothing may be read from it, and when it may again; other orchestrators cannot wait. */
   readonly #onWait: ((isWaiting: boolean) => void) | undefined;
   readonly #fullQueues: Set<LinkQueue> = new Set();
@@ -58,6 +60,22 @@ export class Source implements Producer {
   /** Whether it can wait for room in a queue. */
   get canWait(): boolean {
     return this.#onWait !== undefined;
+  }
+
+  /** A type is met for the first time since the routes were cleared. */
+  note(type: TypeName): void {
+    if (this.#sent.size < TYPE_TABLE_SLOTS) this.#sent.add(type.text);
+  }
+
+  /** Whether it has sent a message of this type since it was started. */
+  hasSent(typeName: string): boolean {
+    return this.#sent.has(typeName);
+  }
+
+  /** A new process of it has sent nothing yet. */
+  restarted(): void {
+    this.#sent.clear();
+    this.routes.clear();
   }
 
   block(queue: LinkQueue): void {
@@ -209,6 +227,7 @@ export class Router {
     }
     let links = source.routes.get(type);
     if (links === undefined) {
+      source.note(type);
       links = this.#resolve(source.id, type.text);
       source.routes.set(type, links);
     }

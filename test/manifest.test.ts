@@ -123,13 +123,18 @@ const FULL: Manifest = {
       from: "ping",
       typeName: "demo::Ping",
       to: { kind: "instance", name: "pong" },
-      settings: { maxBytes: 2 ** 20, maxMessages: Number.POSITIVE_INFINITY, onFull: "block" },
+      settings: {
+        maxBytes: 2 ** 20,
+        maxMessages: Number.POSITIVE_INFINITY,
+        onFull: "block",
+        owner: null,
+      },
     },
     {
       from: undefined,
       typeName: "demo::Pong",
       to: { kind: "remote", host: "192.168.1.5", port: 2661 },
-      settings: { maxBytes: 256 * 2 ** 20, maxMessages: 100, onFull: "drop-oldest" },
+      settings: { maxBytes: 256 * 2 ** 20, maxMessages: 100, onFull: "drop-oldest", owner: null },
     },
     {
       from: undefined,
@@ -139,6 +144,7 @@ const FULL: Manifest = {
         maxBytes: 4 * 2 ** 20,
         maxMessages: Number.POSITIVE_INFINITY,
         onFull: "drop-oldest",
+        owner: null,
       },
     },
   ],

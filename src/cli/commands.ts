@@ -3,6 +3,7 @@
 // Says what can be typed, never what it does: that is `run.ts`.
 
 import { EVERYDAY } from "./everyday.ts";
+import { MANIFEST_COMMANDS } from "./manifest/commands.ts";
 import { type Argument, type Command, INSTANCE, type Option, QUIET } from "./surface.ts";
 
 const LINK_OPTIONS: readonly Option[] = [
@@ -33,6 +34,7 @@ export const NOUNS: Readonly<Record<string, string>> = {
 
 export const COMMANDS: readonly Command[] = [
   ...EVERYDAY,
+  ...MANIFEST_COMMANDS,
   {
     name: "runtime add",
     summary: "Register a program as an instance, without starting it",

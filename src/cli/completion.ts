@@ -8,7 +8,7 @@ import { COMMANDS, findCommand, NOUNS } from "./commands.ts";
 import { Values } from "./parse.ts";
 import { Session } from "./session.ts";
 import { type Command, COMMON_OPTIONS, type Option, SHELLS, type ValueKind } from "./surface.ts";
-import { CONDITIONS, SORT_COLUMNS } from "./values.ts";
+import { CONDITIONS, FORMATS, SORT_COLUMNS } from "./values.ts";
 import { stateWords } from "./words.ts";
 
 /** Whoever presses Tab waits no longer for a daemon. */
@@ -163,7 +163,9 @@ async function valuesOf(
     case "stream":
       return plain(["stdout", "stderr"]);
     case "condition":
-      return plain(CONDITIONS);
+      return plain([...CONDITIONS, "message:"]);
+    case "format":
+      return plain(FORMATS);
     case "column":
       return plain(SORT_COLUMNS);
     case "shell":

@@ -144,12 +144,16 @@ export const EVERYDAY: readonly Command[] = [
         name: "--for",
         value: { name: "STATE", kind: "condition" },
         required: true,
-        text: "running, connected, stopped, exited or failed",
+        text: "running, connected, stopped, exited, failed, or message:TYPE",
       },
       TIMEOUT,
       QUIET,
     ],
-    examples: ["wait ping --for connected --timeout 30s", "wait ping pong --for stopped"],
+    examples: [
+      "wait ping --for connected --timeout 30s",
+      "wait ping pong --for stopped",
+      "wait ping --for message:demo::Ping",
+    ],
     json: "as `start`",
   },
   {

@@ -30,7 +30,15 @@ import {
   SHELLS,
   type ValueKind,
 } from "./surface.ts";
-import { CONDITIONS, parseCount, parseTime, patternFault, SORT_COLUMNS } from "./values.ts";
+import {
+  CONDITIONS,
+  FORMATS,
+  messageType,
+  parseCount,
+  parseTime,
+  patternFault,
+  SORT_COLUMNS,
+} from "./values.ts";
 
 /** What a command line asks for. */
 export type Invocation =
@@ -317,8 +325,14 @@ function valueFault(kind: ValueKind, value: string): string | undefined {
       return oneOf(SORT_COLUMNS, value);
     case "shell":
       return oneOf(SHELLS, value);
-    case "condition":
-      return oneOf(CONDITIONS, value);
+    case "condition": {
+      const typeName = messageType(value);
+      return typeName === undefined
+        ? oneOf([...CONDITIONS, "message:TYPE"], value)
+        : typeNameFault(typeName);
+    }
+    case "format":
+      return oneOf(FORMATS, value);
     case "path":
     case "instance":
     case "file":

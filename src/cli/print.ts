@@ -93,6 +93,7 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
       return `check the path with "${CLI} runtime list", or add it again with --copy`;
     }
     case "wrong_state":
+      if (own !== undefined) return own;
       if (asked?.command === "runtime start" || asked?.command === "runtime remove") {
         return `stop it first with "${CLI} runtime stop ${shellWord(id)}"`;
       }

@@ -98,6 +98,10 @@ export const RUN: Readonly<Record<CommandName, (session: Session) => Promise<num
   events,
   doctor: async (session) => (await import("./doctor.ts")).doctor(session),
   completion: async (session) => (await import("./completion.ts")).completion(session),
+  up: async (session) => (await import("./manifest/up.ts")).up(session),
+  plan: async (session) => (await import("./manifest/up.ts")).plan(session),
+  down: async (session) => (await import("./manifest/up.ts")).down(session),
+  export: async (session) => (await import("./manifest/export.ts")).exportAll(session),
 };
 
 function done(session: Session, verb: string, id: InstanceId): Promise<void> {

@@ -19,10 +19,10 @@ import { exitWords, formatDuration, stateWords } from "./words.ts";
 const STEADY_MS = 300;
 
 /** How long a start is waited for if nothing else is said. */
-const START_TIMEOUT_MS = 30_000;
+export const START_TIMEOUT_MS = 30_000;
 
 /** Instances that are worked on at the same time; each takes a connection. */
-const AT_ONCE = 32;
+export const AT_ONCE = 32;
 
 /** What is done to one instance; returns whether that has changed anything. */
 type Act = (work: Work, instance: Chosen) => Promise<boolean>;
@@ -43,7 +43,7 @@ export const restart = (session: Session): Promise<number> =>
   });
 
 /** What all instances of one command share. */
-interface Work {
+export interface Work {
   readonly session: Session;
   readonly watch: Watch;
   /** Whether the state is waited for, or only that the daemon has understood. */
@@ -107,7 +107,8 @@ function choose(
   return everyInstance(info).filter(({ runtime }) => concerns(runtime));
 }
 
-async function startOne(work: Work, instance: Chosen): Promise<boolean> {
+/** Starts one, and waits until it runs; false if it did already. @throws `Unmet`, `timed_out`, … */
+export async function startOne(work: Work, instance: Chosen): Promise<boolean> {
   const { session, watch, client } = work;
   const { id, runtime } = instance;
   if (runtime.state === "running") return false;
@@ -167,7 +168,8 @@ function judgeStart(
   }
 }
 
-async function stopOne(work: Work, instance: Chosen): Promise<boolean> {
+/** Stops one, and waits until nothing is left; false if there was nothing. @throws `stop_failed`, … */
+export async function stopOne(work: Work, instance: Chosen): Promise<boolean> {
   const { watch, waits, deadline, client } = work;
   const { id, runtime } = instance;
   if (!isBusy(runtime)) return false;
@@ -237,7 +239,8 @@ function facts({ pid, exit }: Runtime, { values }: Session): string {
   return exit === null ? "" : ` (${exitWords(exit)})`;
 }
 
-async function reportFailure(
+/** Tells why an instance is not as it was asked for, with its last output if that may tell more. */
+export async function reportFailure(
   session: Session,
   verb: CommandName,
   instance: Chosen,

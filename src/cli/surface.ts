@@ -28,7 +28,11 @@ export type CommandName =
   | "logs"
   | "events"
   | "doctor"
-  | "completion";
+  | "completion"
+  | "up"
+  | "plan"
+  | "down"
+  | "export";
 
 /** What a value stands for; it decides which values are refused before anything is sent. */
 export type ValueKind =
@@ -55,6 +59,7 @@ export type ValueKind =
   | "shell"
   | "column" // what a table is sorted by
   | "condition" // what can be waited for
+  | "format" // of a manifest
   | "address"; // a socket: PATH or HOST:PORT
 
 /** One value that a command takes by its place. */

@@ -15,7 +15,7 @@ export async function lastLines(
   last: number,
 ): Promise<LineInfo[]> {
   const client = await session.newClient();
-  return Array.fromAsync(client.output({ ids: [id], last }));
+  return Array.fromAsync(client.output({ ids: [id], last })).finally(() => client.close());
 }
 
 /** The last events. */
@@ -25,7 +25,7 @@ export async function lastEvents(
   last: number,
 ): Promise<EventInfo[]> {
   const client = await session.newClient();
-  return Array.fromAsync(client.events({ ids: [id], last }));
+  return Array.fromAsync(client.events({ ids: [id], last })).finally(() => client.close());
 }
 
 /** Its last lines as a paragraph for standard error; empty if there are none, or none can be had. */

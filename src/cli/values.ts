@@ -6,7 +6,15 @@ import { parseDuration } from "../settings.ts";
 /** States that can be waited for. */
 export const CONDITIONS = ["running", "connected", "stopped", "exited", "failed"] as const;
 
-export type Condition = (typeof CONDITIONS)[number];
+export type Condition = (typeof CONDITIONS)[number] | `message:${string}`;
+
+/** The type name of a condition `message:TYPE`, or undefined. */
+export function messageType(condition: string): string | undefined {
+  return condition.startsWith("message:") ? condition.slice("message:".length) : undefined;
+}
+
+/** How `export` can write a manifest. */
+export const FORMATS = ["toml", "yaml", "json"] as const;
 
 /** What `top` can be sorted by. */
 export const SORT_COLUMNS = ["name", "cpu", "memory", "in", "out", "dropped", "restarts"] as const;

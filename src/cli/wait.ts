@@ -2,14 +2,18 @@
 
 import { OrchestratorError } from "../errors.ts";
 import type { EventInfo, RuntimeInfo } from "../protocol/info.ts";
+import type { InstanceId } from "../model.ts";
 import { parseDuration } from "../settings.ts";
 import { Unmet } from "./print.ts";
 import type { Chosen, Session } from "./session.ts";
 import { CLI } from "./surface.ts";
 import { lastEvents } from "./tail.ts";
-import type { Condition } from "./values.ts";
+import { type Condition, messageType } from "./values.ts";
 import { Deadline, Watch } from "./watch.ts";
 import { formatDuration, stateWords } from "./words.ts";
+
+/** Pause between two looks at what no event tells: whether a message was sent. */
+const LOOK_MS = 50;
 
 /** Events in which the last exit is looked for. */
 const READ_EVENTS = 50;
@@ -17,6 +21,7 @@ const READ_EVENTS = 50;
 export async function wait(session: Session): Promise<void> {
   const { values, terminal } = session;
   const condition = values.get("--for") as Condition;
+  const typeName = messageType(condition);
   const timeoutMs = parseDuration(values.get("--timeout") ?? "");
   const deadline = new Deadline(timeoutMs ?? Number.POSITIVE_INFINITY);
   const first = session.chosen(await session.info());
@@ -32,7 +37,9 @@ export async function wait(session: Session): Promise<void> {
         throw new Unmet(`Cannot wait for ${JSON.stringify(name)}: it was removed`);
       }
       const seen = watch.of(id);
-      if (holds(condition, runtime) || seen.some((event) => fulfils(condition, event))) {
+      const isReached =
+        holds(condition, runtime) || seen.some((event) => fulfils(condition, event));
+      if (isReached || (typeName !== undefined && (await hasSent(session, id, typeName)))) {
         reached.add(id);
       } else if (isHopeless(condition, runtime, seen, ended.has(id))) {
         throw new Unmet(
@@ -46,7 +53,9 @@ export async function wait(session: Session): Promise<void> {
     if (missing.length === 0) break;
     if (deadline.leftMs === 0)
       throw unmet(missing, condition, deadline, info.runtimes, terminal.now());
-    await watch.changed(deadline.leftMs);
+    await watch.changed(
+      typeName === undefined ? deadline.leftMs : Math.min(deadline.leftMs, LOOK_MS),
+    );
   }
   watch.close();
   const { runtimes } = await session.info();
@@ -61,7 +70,13 @@ export async function wait(session: Session): Promise<void> {
   );
 }
 
+async function hasSent(session: Session, id: InstanceId, typeName: string): Promise<boolean> {
+  return (await session.request({ kind: "Sent", id, typeName })) === true;
+}
+
 function reachedWords(condition: Condition): string {
+  const typeName = messageType(condition);
+  if (typeName !== undefined) return `has sent ${typeName}`;
   return condition === "exited" || condition === "failed" ? `has ${condition}` : `is ${condition}`;
 }
 
@@ -87,7 +102,9 @@ function fulfils(condition: Condition, { kind }: EventInfo): boolean {
 
 /** Whether only an instance that lives can be so. */
 function isForLiving(condition: Condition): boolean {
-  return condition === "running" || condition === "connected";
+  return (
+    condition === "running" || condition === "connected" || messageType(condition) !== undefined
+  );
 }
 
 /** Those that have failed, or have ended by themselves: they have had their start. */
@@ -129,9 +146,13 @@ function unmet(
   const states = missing.map(({ id, name, runtime }) => {
     return `${name} is ${stateWords(runtimes[id] ?? runtime, nowMs)}`;
   });
-  if (timeoutMs === 0) return new Unmet(`Not ${condition}: ${states.join("; ")}`);
+  const what =
+    messageType(condition) === undefined
+      ? `Not ${condition}`
+      : `No message of ${messageType(condition)}`;
+  if (timeoutMs === 0) return new Unmet(`${what}: ${states.join("; ")}`);
   return new OrchestratorError(
     "timed_out",
-    `Not ${condition} within ${formatDuration(timeoutMs)}: ${states.join("; ")}`,
+    `${what} within ${formatDuration(timeoutMs)}: ${states.join("; ")}`,
   );
 }

@@ -15,19 +15,26 @@ const PROBE_MS = 2_000;
 export class Watch {
   readonly #session: Session;
   readonly #client: ControlClient;
+  readonly #tells: boolean;
   readonly #events: Map<InstanceId, EventInfo[]> = new Map();
   #changed: PromiseWithResolvers<void> = Promise.withResolvers<void>();
   #lost: OrchestratorError | undefined;
 
-  private constructor(session: Session, client: ControlClient) {
+  /** `tells`: whether it says on standard error what happens. */
+  private constructor(session: Session, client: ControlClient, tells: boolean) {
+    this.#tells = tells;
     this.#session = session;
     this.#client = client;
   }
 
   /** From its return on, no event of these instances is missed. */
-  static async begin(session: Session, instances: readonly Chosen[]): Promise<Watch> {
+  static async begin(
+    session: Session,
+    instances: readonly Pick<Chosen, "id" | "name">[],
+    tells: boolean = !session.isJson && !session.isQuiet,
+  ): Promise<Watch> {
     const client = await session.newClient();
-    const watch = new Watch(session, client);
+    const watch = new Watch(session, client, tells);
     const names = new Map(instances.map(({ id, name }) => [id, name]));
     const stream = client.events({ ids: [...names.keys()], last: 0, follow: true });
     await stream.ready;
@@ -86,8 +93,8 @@ export class Watch {
   }
 
   #tell(batch: readonly EventInfo[], nameOf: (id: string) => string): void {
-    const { isJson, isQuiet, reportColour, terminal } = this.#session;
-    if (isJson || isQuiet) return;
+    const { reportColour, terminal } = this.#session;
+    if (!this.#tells) return;
     for (const { text, isBad } of tell(batch, nameOf)) {
       terminal.report(`${paint(reportColour, isBad ? "31" : "2", escapeText(text))}\n`);
     }

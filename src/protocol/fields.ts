@@ -15,6 +15,7 @@ import {
 } from "../model.ts";
 import {
   argumentsFault,
+  DEFAULT_SETTINGS,
   environmentFault,
   type InstanceSettings,
   nameFault,
@@ -154,6 +155,17 @@ export function decodeSettings(fields: Fields, name: string): Partial<InstanceSe
   return settings as Partial<InstanceSettings>;
 }
 
+/**
+ * The settings that a request changes: like `decodeSettings`, but null gives a setting its default.
+ * @throws `bad_request`
+ */
+export function decodeChanges(fields: Fields, name: string): Partial<InstanceSettings> {
+  const defaults = Object.entries(DEFAULT_SETTINGS).filter(([setting]) => {
+    return fields[SETTINGS[setting as keyof InstanceSettings][0]] === null;
+  });
+  return { ...Object.fromEntries(defaults), ...decodeSettings(fields, name) };
+}
+
 /** The keys and values of a request that `decodeSettings` reads back. */
 export function settingFields(settings: Partial<InstanceSettings>): Record<string, unknown> {
   return Object.fromEntries(
@@ -184,6 +196,8 @@ export function decodeLinkSettings(fields: Fields): Partial<LinkSettings> {
   if (onFull !== undefined && onFull !== null) {
     settings.onFull = oneOf(onFull, "Link.on_full", ON_FULL);
   }
+  const owner = optional(fields, "Link", "owner", path);
+  if (owner !== undefined) settings.owner = owner;
   return settings;
 }
 

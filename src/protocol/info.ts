@@ -16,6 +16,8 @@ export interface LinkInfo {
   /** The bound of its queue: a size (`4MiB`) or a number of messages (`100`). */
   readonly queue: string;
   readonly on_full: OnFull;
+  /** The manifest that it belongs to; null: none. */
+  readonly owner: string | null;
   readonly routed: number;
   readonly delivered: number;
   readonly queued: number;

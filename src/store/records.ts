@@ -147,7 +147,7 @@ export function decodeLink(row: Row): StoredLink {
   const [typeName, from, to, json] = decodeRow("links", row);
   const target = typeof to === "string" ? parseTarget(to) : undefined;
   // JSON has no infinity: what has no bound is null.
-  const { maxBytes, maxMessages, onFull, ...rest } = parse("links", json);
+  const { maxBytes, maxMessages, onFull, owner = null, ...rest } = parse("links", json);
   const known = ON_FULL.find((policy) => policy === onFull);
   const isWhole =
     typeof typeName === "string" &&
@@ -156,11 +156,17 @@ export function decodeLink(row: Row): StoredLink {
     typeof maxBytes === "number" &&
     (maxMessages === null || typeof maxMessages === "number") &&
     known !== undefined &&
+    isTextOrNull(owner) &&
     Object.keys(rest).length === 0;
   check(isWhole, "links", "is not that of a link");
   return {
     key: { from: from === "" ? undefined : from, typeName, to: target },
-    settings: { maxBytes, maxMessages: maxMessages ?? Number.POSITIVE_INFINITY, onFull: known },
+    settings: {
+      maxBytes,
+      maxMessages: maxMessages ?? Number.POSITIVE_INFINITY,
+      onFull: known,
+      owner,
+    },
   };
 }
 

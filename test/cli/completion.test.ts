@@ -38,7 +38,7 @@ describe("offer()", () => {
     ["stop --priority=h", ["--priority=high"]],
     ["link add --type a", ["a::Ping"]],
     ["link add --to ", ["ping", "pong"]],
-    ["wait ping --for ", ["running", "connected", "stopped", "exited", "failed"]],
+    ["wait ping --for ", ["running", "connected", "stopped", "exited", "failed", "message:"]],
     ["logs --stream ", ["stdout", "stderr"]],
     ["runtime add ", []],
     ["runtime add ./x -- ", []],

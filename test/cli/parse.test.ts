@@ -129,7 +129,7 @@ describe("parseCommand() refuses", () => {
     ["ps x", 'Cannot run "ps": "x" is one word too many', "usage: bun run cli ps [--quiet]"],
     [
       "wait x --for ready",
-      'Cannot use "ready" as --for: it is running, connected, stopped, exited, failed',
+      'Cannot use "ready" as --for: it is running, connected, stopped, exited, failed, message:TYPE',
     ],
     ["logs -n x", 'Cannot use "x" as --lines: it is not a number up to 1000000'],
     ["logs -n 1000001", 'Cannot use "1000001" as --lines: it is not a number up to 1000000'],
@@ -254,7 +254,7 @@ describe("the table of commands", () => {
     for (const { name, examples } of COMMANDS) {
       expect(examples.length).toBeGreaterThan(0);
       for (const example of examples) {
-        const invocation = parseCommand(words(example.split(" | ")[0] as string));
+        const invocation = parseCommand(words(example.split(/ [|>] /)[0] as string));
         expect(invocation).toMatchObject({ kind: "run", command: { name } });
       }
     }

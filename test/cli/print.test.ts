@@ -171,7 +171,7 @@ describe("formatRuntimes()", () => {
 });
 
 test("formatLinks() prints source, type, target and accounts", () => {
-  const settings = { queue: "4MiB", on_full: "drop-oldest" } as const;
+  const settings = { queue: "4MiB", on_full: "drop-oldest", owner: null } as const;
   const accounts = { routed: 10, delivered: 7, queued: 1 };
   const link = { type_name: "a::Ping", from: null, to: ID, ...settings, ...accounts };
   const routes: LinkInfo[] = [

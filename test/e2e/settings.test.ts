@@ -249,6 +249,22 @@ describe("Update", () => {
       expect((await daemon.runtime(id)).binary).toBe("/opt/pong");
     }));
 
+  test("gives the default to what is null (P-48)", () =>
+    withDaemon(async (daemon) => {
+      const control = await daemon.control("native");
+      const id = crypto.randomUUID();
+      await give(control, "Add", EVERYTHING, id);
+      const nothing = { cwd: null, priority: null, restart: null, env: null, owner: null };
+      await daemon.ok({ Update: { id, ...nothing } });
+      const { cwd, priority, restart, env, owner, name } = await daemon.runtime(id);
+      expect({ cwd, priority, restart, env, owner }).toEqual({
+        ...nothing,
+        restart: "no",
+        env: [],
+      });
+      expect(name).toBe(EVERYTHING.name);
+    }));
+
   test("of an instance that is not there is refused (P-48)", () =>
     withDaemon(async (daemon) => {
       const answer = await daemon.ask({ Update: { id: crypto.randomUUID(), args: [] } });

@@ -104,6 +104,7 @@ export class Registry {
       maxBytes: random.int(1, 2 ** 20),
       maxMessages: random.chance(0.5) ? Number.POSITIVE_INFINITY : random.int(1, 100),
       onFull: random.pick(["drop-oldest", "drop-newest", "block"] as const),
+      owner: random.chance(0.5) ? null : random.text(3, TEXTS),
     };
     const at = this.#links.findIndex((other) => isSame(other.key, key));
     if (at < 0) this.#links.push({ key, settings });

@@ -10,6 +10,8 @@ export interface ScreenOptions {
   readonly columns?: number;
   readonly rows?: number;
   readonly env?: Readonly<Record<string, string>>;
+  /** Where it is started. */
+  readonly folder?: string;
   /** A shell command in whose place the program is "$@". */
   readonly within?: string;
 }
@@ -22,11 +24,12 @@ export class Screen implements AsyncDisposable {
   readonly #terminal: Bun.Terminal;
 
   constructor(argv: readonly string[], options: ScreenOptions = {}) {
-    const { columns = 80, rows = 24, env = {}, within: shell } = options;
+    const { columns = 80, rows = 24, env = {}, folder, within: shell } = options;
     const words = [process.execPath, CLI, ...argv];
     const decoder = new TextDecoder();
     this.#process = Bun.spawn({
       cmd: shell === undefined ? words : ["sh", "-c", shell, "sh", ...words],
+      ...(folder === undefined ? {} : { cwd: folder }),
       env: { PATH: process.env["PATH"] ?? "", TERM: "xterm-256color", ...env },
       terminal: {
         cols: columns,
@@ -102,9 +105,11 @@ export interface Piped {
 export async function piped(
   argv: readonly string[],
   env: Readonly<Record<string, string>>,
+  folder: string = process.cwd(),
 ): Promise<Piped> {
   const child = Bun.spawn({
     cmd: [process.execPath, CLI, ...argv],
+    cwd: folder,
     env: { PATH: process.env["PATH"] ?? "", ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });

@@ -1,0 +1,72 @@
+// A manifest on its way in: which file it is, what it includes, and all that is wrong with it.
+
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
+
+import { OrchestratorError } from "../../errors.ts";
+import { escapeText } from "../../log.ts";
+import { checkManifest, type Loaded, loadManifest } from "../../manifest.ts";
+import { formatFault } from "../../manifest/fault.ts";
+import type { Sources } from "../../manifest/section.ts";
+import type { Manifest } from "../../manifest/wanted.ts";
+import type { Session } from "../session.ts";
+import { CLI } from "../surface.ts";
+import { count } from "../words.ts";
+
+/** What a manifest is called, the first one that is there. */
+const NAMES = ["toml", "yaml", "yml", "json", "ts"].map((end) => `orchestrator.${end}`);
+
+/** A checked manifest, and the file that it begins with. */
+export interface Given {
+  /** Absolute. */
+  readonly file: string;
+  readonly manifest: Manifest;
+}
+
+/**
+ * Reads the manifest that FILE names, or the one of the user's folder.
+ * @throws `misuse` if there is none; `bad_request` after all its faults were told
+ */
+export async function readManifest(session: Session): Promise<Given> {
+  const { terminal } = session;
+  const file = findFile(terminal.folder, session.values.get("FILE"));
+  const sources: Sources = {
+    read: (path) => readFileSync(path, "utf8"),
+    environment: terminal.env,
+  };
+  const loaded = await load(file, sources);
+  if (loaded.kind === "valid") return { file, manifest: loaded.manifest };
+  const faults = loaded.faults.map((fault) => formatFault(fault, terminal.folder));
+  const message = `Cannot use the manifest ${JSON.stringify(basename(file))}: ${count(faults.length, "fault")}; nothing was changed`;
+  if (!session.isJson) {
+    terminal.report(faults.map((fault) => `${escapeText(fault)}\n`).join(""));
+    throw new OrchestratorError("bad_request", message);
+  }
+  let cause: Error | undefined;
+  for (const fault of faults.toReversed()) cause = new Error(fault, { cause });
+  throw new OrchestratorError("bad_request", message, { cause });
+}
+
+function findFile(folder: string, given: string | undefined): string {
+  const path = resolve(folder, given ?? ".");
+  const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+  if (!isFolder) return path; // if it is not there, whoever reads it says so
+  const name = NAMES.find((candidate) => existsSync(join(path, candidate)));
+  if (name !== undefined) return join(path, name);
+  throw new OrchestratorError("misuse", `Cannot find a manifest in ${JSON.stringify(path)}`, {
+    cause: new Error(`there is none of ${NAMES.join(", ")}`),
+    hint: `name the file, or write one with "${CLI} export > orchestrator.toml"`,
+  });
+}
+
+async function load(file: string, sources: Sources): Promise<Loaded> {
+  if (!/\.[cm]?[jt]s$/.test(file)) return loadManifest(file, sources);
+  try {
+    const module = (await import(file)) as { readonly default?: unknown };
+    return checkManifest(file, module.default, sources);
+  } catch (cause) {
+    throw new OrchestratorError("bad_request", `Cannot run the manifest ${JSON.stringify(file)}`, {
+      cause,
+    });
+  }
+}
