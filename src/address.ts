@@ -1,6 +1,6 @@
 // Socket addresses as a user types them: a Unix path, or `host:port`. Parses and prints, resolves nothing.
 
-import { isIPv6 } from "node:net";
+import { isIPv4, isIPv6 } from "node:net";
 
 import { OrchestratorError } from "./errors.ts";
 import { MAX_SOCKET_PATH_BYTES } from "./limits.ts";
@@ -86,4 +86,20 @@ export function formatAddress(address: Address): string {
 /** `host:port`, with an IPv6 address in brackets. */
 export function formatHostPort(host: string, port: number): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/** An IP address in lower case; an IPv4 address that an IPv6 socket shows mapped is the IPv4 address. */
+export function plainAddress(address: string): string {
+  return address.toLowerCase().replace(/^::ffff:(?=[0-9.]+$)/, "");
+}
+
+/** Whether an IP address is of this machine alone: 127.0.0.0/8, ::1, or such a one mapped to IPv6. */
+export function isLoopback(address: string): boolean {
+  const plain = plainAddress(address);
+  return plain === "::1" || (isIPv4(plain) && plain.startsWith("127."));
+}
+
+/** Whether a host is this machine alone: a loopback address, or a name that always leads to one. */
+export function isLoopbackHost(host: string): boolean {
+  return isLoopback(host) || /^(.+\.)?localhost\.?$/i.test(host);
 }

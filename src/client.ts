@@ -102,6 +102,7 @@ function afterSilence(ms: number, action: () => void): () => void {
 export class ControlClient {
   readonly address: Address;
   readonly #deadlines: Deadlines;
+  readonly #token: string | undefined;
   readonly #waiting: Waiting[] = [];
   readonly #unsent: Buffer[] = [];
   readonly #scanner = new FrameScanner(0, MAX_NATIVE_FRAME_BYTES, (chunk, _view, start, end) =>
@@ -115,21 +116,24 @@ export class ControlClient {
   /** Why this connection can no longer be used. */
   #ended: OrchestratorError | undefined;
 
-  private constructor(address: Address, deadlines: Deadlines) {
+  private constructor(address: Address, deadlines: Deadlines, token: string | undefined) {
     this.address = address;
+    this.#token = token;
     this.#deadlines = deadlines;
   }
 
   /**
-   * Connects to the daemon at `address`.
+   * Connects to the daemon at `address`, and shows it a token if one is given.
    * @throws `unreachable` if nobody listens there, `timed_out`, `permission_denied`
    */
   static async connect(
     address: Address,
     deadlines: Partial<Deadlines> = {},
+    token?: string,
   ): Promise<ControlClient> {
-    const client = new ControlClient(address, { ...DEADLINES, ...deadlines });
+    const client = new ControlClient(address, { ...DEADLINES, ...deadlines }, token);
     await client.#open();
+    if (token !== undefined) await client.request({ kind: "Token", token });
     return client;
   }
 
@@ -302,7 +306,8 @@ export class ControlClient {
     const startMs = performance.now();
     try {
       const connectMs = Math.min(this.#deadlines.connectMs, halfMs);
-      const other = await ControlClient.connect(this.address, { connectMs, answerMs: halfMs });
+      const deadlines = { connectMs, answerMs: halfMs };
+      const other = await ControlClient.connect(this.address, deadlines, this.#token);
       await other.request({ kind: "Version" }).finally(() => other.close());
     } catch (error) {
       const code = error instanceof OrchestratorError ? error.code : "internal";

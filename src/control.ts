@@ -1,52 +1,22 @@
-// Server side of the control socket: connections, one request after the other, uploads, streams.
-//
-//   bytes ──► intake ──► serve(): one item at a time ──► orchestrator ──► commit ──► response
-//
-// Every request is answered, in order, and no change before it is durable: those that came together
-// share a commit. What cannot be sent yet waits here, and then nothing more is read.
+// Server side of the control socket: who comes in, how many at once, and who is turned away.
 
-import type { Binaries, Upload } from "./store/binaries.ts";
-import { messageChain, OrchestratorError } from "./errors.ts";
-import { encodeFrame } from "./frame.ts";
-import { Intake, type UploadRequest } from "./control/intake.ts";
-import {
-  CONTROL_TURN_MS,
-  FIRST_REQUEST_MS,
-  MAX_CONTROL_CONNECTIONS,
-  MAX_HELD_ANSWERS,
-  MAX_RESPONSE_BACKLOG_BYTES,
-  UPLOAD_IDLE_MS,
-} from "./limits.ts";
-import { NEWLINE } from "./lines.ts";
-import type { TargetLog } from "./log.ts";
-import type { Batch } from "./memory.ts";
-import type { Orchestrator } from "./orchestrator.ts";
-import { Follower } from "./output.ts";
-import { EventStream, OutputStream, type Stream } from "./control/stream.ts";
-import {
-  describeRequest,
-  encodeError,
-  encodeOk,
-  JsonPieces,
-  PROTOCOL_VERSION,
-  type Request,
-} from "./protocol.ts";
+import type { Access, Verdict } from "./control/access.ts";
+import { type ConnectionOptions, ControlConnection } from "./control/connection.ts";
+import { OrchestratorError } from "./errors.ts";
+import { MAX_CONTROL_CONNECTIONS } from "./limits.ts";
+import { encodeError } from "./protocol.ts";
 import { type Connection, DISCARD, type StreamHandlers } from "./socket.ts";
 
-export interface ControlOptions {
-  readonly orchestrator: Orchestrator;
-  readonly log: TargetLog;
-  readonly binaries: Binaries;
-  after(ms: number, action: () => void): () => void;
-  /** Milliseconds on a clock that is never set. */
-  now(): number;
-  readonly onFault: (error: unknown) => void;
+export interface ControlOptions extends ConnectionOptions {
+  readonly access: Pick<Access, "judge">;
 }
 
 /** Accepts control connections, up to a limit. */
 export class ControlServer {
   readonly #options: ControlOptions;
   readonly #open: Set<ControlConnection> = new Set();
+  /** Connections of which it is not known yet who they are. */
+  #judged = 0;
   #nextId = 0;
 
   constructor(options: ControlOptions) {
@@ -54,16 +24,59 @@ export class ControlServer {
   }
 
   accept(connection: Connection): StreamHandlers {
-    if (this.#open.size >= MAX_CONTROL_CONNECTIONS) {
+    if (this.#open.size + this.#judged >= MAX_CONTROL_CONNECTIONS) {
       const refusal = new OrchestratorError(
         "limit_exceeded",
         `Cannot accept connection: ${MAX_CONTROL_CONNECTIONS} are open, which is the limit; try again later`,
       );
-      connection.write(Buffer.from(`${encodeError(refusal, false)}\n`));
-      connection.finish();
-      return DISCARD;
+      return turnAway(connection, refusal);
     }
-    const control = new ControlConnection(this.#options, connection, this.#nextId++);
+    const { origin } = connection;
+    const verdict = origin === undefined ? OURS : this.#options.access.judge(origin);
+    if (!(verdict instanceof Promise)) return this.#begin(connection, verdict);
+    // Until it is known who it is, nothing is read.
+    connection.pause();
+    this.#judged++;
+    let handlers: StreamHandlers | undefined;
+    let hasEnded = false;
+    let isClosed = false;
+    verdict
+      .then((known) => {
+        this.#judged--;
+        if (isClosed) return;
+        handlers = this.#begin(connection, known);
+        if (hasEnded) handlers.end();
+        connection.resume();
+      })
+      .catch((error: unknown) => {
+        this.#options.onFault(error);
+        connection.close();
+      });
+    return {
+      data: (chunk) => handlers?.data(chunk),
+      drain: () => handlers?.drain(),
+      end: () => {
+        hasEnded = true;
+        handlers?.end();
+      },
+      close: () => {
+        isClosed = true;
+        handlers?.close();
+      },
+    };
+  }
+
+  #begin(connection: Connection, verdict: Verdict): StreamHandlers {
+    if (verdict.kind === "refused") {
+      const { error, by } = verdict;
+      this.#options.log.warn("run:connection", "refused a connection", {
+        "connection.peer": connection.peer,
+        by,
+        error: error.message,
+      });
+      return turnAway(connection, error);
+    }
+    const control = new ControlConnection(this.#options, connection, this.#nextId++, verdict);
     this.#open.add(control);
     return {
       data: (chunk) => control.receive(chunk),
@@ -82,377 +95,12 @@ export class ControlServer {
   }
 }
 
-/** Requests whose answer promises something about the future: it must be durable. */
-const CHANGES: ReadonlySet<Request["kind"]> = new Set<Request["kind"]>([
-  "Add",
-  "AddWithBinary",
-  "Update",
-  "Remove",
-  "Start",
-  "Stop",
-  "Link",
-  "Unlink",
-  "Clear",
-]);
+/** A connection whose origin nobody knows was made by this process itself. */
+const OURS: Verdict = { kind: "served", by: "self" };
 
-/** Of these, the ones that are answered later than those behind them might be. */
-const TAKES_TIME: ReadonlySet<Request["kind"]> = new Set(["Stop", "Clear", "AddWithBinary"]);
-
-/** What was carried out; `batch` holds changes that are not durable yet, if there are any. */
-interface Outcome {
-  readonly value: unknown;
-  readonly batch?: Batch;
-}
-
-/** Why a change that was carried out is refused all the same: it cannot be kept. */
-function unkept(request: Request, error: OrchestratorError): OrchestratorError {
-  if (request.kind !== "Stop") return error;
-  return new OrchestratorError(
-    "io",
-    `Instance "${request.id}" is stopped, but that cannot be remembered`,
-    { cause: error.cause },
-  );
-}
-
-const LINE_END = Buffer.from("\n");
-
-class ControlConnection {
-  readonly #options: ControlOptions;
-  readonly #connection: Connection;
-  readonly #id: number;
-  readonly #intake: Intake;
-  #isClosed = false;
-  #unsent: Buffer[] = [];
-  #unsentBytes = 0;
-  #wakeSent: (() => void) | undefined;
-  #isFinishing = false;
-  #stream: Stream | undefined;
-  /** Answers to changes that are not durable yet, and to what came after them. */
-  #held: (() => string | JsonPieces)[] = [];
-  /** The request for the stream is answered: its items may follow. */
-  #isStreaming = false;
-  #cancelFirst: () => void;
-
-  constructor(options: ControlOptions, connection: Connection, id: number) {
-    this.#options = options;
-    this.#connection = connection;
-    this.#id = id;
-    options.log.debug("run:connection", "handling new connection", {
-      "connection.id": id,
-      "connection.peer": connection.peer,
-    });
-    this.#cancelFirst = options.after(FIRST_REQUEST_MS, () => {
-      options.log.warn("run:connection", "closing a connection without a request", {
-        "connection.id": id,
-      });
-      connection.close();
-    });
-    this.#intake = new Intake({
-      pause: () => connection.pause(),
-      resume: () => connection.resume(),
-      onRequest: () => this.#cancelFirst(),
-      after: options.after,
-    });
-    this.#serve().catch((error) => {
-      options.onFault(error);
-      connection.close();
-    });
-  }
-
-  receive(chunk: Buffer): void {
-    if (this.#isClosed || this.#stream !== undefined || this.#intake.push(chunk)) return;
-    this.#options.log.warn("run:connection", "closing a connection of no known dialect", {
-      "connection.id": this.#id,
-      "connection.peer": this.#connection.peer,
-      first_byte: chunk[0],
-    });
-    this.#connection.close();
-  }
-
-  /** The client sends no more; what it has sent is still answered. */
-  endInput(): void {
-    this.#intake.end();
-  }
-
-  drain(): void {
-    while (this.#unsent.length > 0) {
-      const [bytes] = this.#unsent as [Buffer];
-      const taken = this.#connection.write(bytes);
-      this.#unsentBytes -= taken;
-      if (taken < bytes.length) {
-        this.#unsent[0] = bytes.subarray(taken);
-        return;
-      }
-      this.#unsent.shift();
-    }
-    this.#wakeSent?.();
-    this.#pumpStream();
-    if (this.#isFinishing) this.#connection.finish();
-  }
-
-  /** Ends the connection when everything is sent. */
-  finish(): void {
-    this.#isFinishing = true;
-    if (this.#unsent.length === 0) this.#connection.finish();
-  }
-
-  closed(): void {
-    this.#isClosed = true;
-    this.#cancelFirst();
-    this.#stream?.close();
-    this.#intake.abandon();
-    this.#wakeSent?.();
-    this.#options.log.debug("run:connection", "connection closed", { "connection.id": this.#id });
-  }
-
-  async #serve(): Promise<void> {
-    const { now } = this.#options;
-    let turnEnd = now() + CONTROL_TURN_MS;
-    for (;;) {
-      const isIdle = !this.#intake.isReady;
-      if (isIdle || this.#held.length >= MAX_HELD_ANSWERS) this.#settle();
-      if (!isIdle && now() > turnEnd) {
-        await this.#nextTurn(); // however much a client sends at once, others have theirs in between
-        turnEnd = now() + CONTROL_TURN_MS;
-      }
-      const item = await this.#intake.take();
-      if (isIdle) turnEnd = now() + CONTROL_TURN_MS;
-      if (item === undefined) break;
-      if (item.kind === "fault") this.#held.push(() => this.#refusal("unreadable", item.error));
-      else if (item.kind === "request") await this.#handle(item.request);
-      if (item.kind === "fault" && item.isFatal) break;
-      if (this.#stream !== undefined) return;
-      if (this.#unsentBytes > MAX_RESPONSE_BACKLOG_BYTES) await this.#allSent();
-    }
-    this.#settle();
-    if (!this.#isClosed) this.finish();
-  }
-
-  async #handle(request: Request): Promise<void> {
-    const { log } = this.#options;
-    const parsed = describeRequest(request);
-    log.debug("run:connection:handle_request", "handling request", {
-      "connection.id": this.#id,
-      "request.parsed": parsed,
-    });
-    const isChange = CHANGES.has(request.kind);
-    // Only changes at once are gathered: answers must not wait for what takes its time.
-    if (!isChange || TAKES_TIME.has(request.kind)) this.#settle();
-    try {
-      const { value, batch } = await this.#execute(request);
-      // Stops on several connections that end by one look at all processes share a commit.
-      if (request.kind === "Stop") await this.#nextTurn();
-      this.#held.push(() => {
-        if (batch?.error !== undefined) return this.#refusal(parsed, unkept(request, batch.error));
-        const isShown = request.kind !== "Info" && request.kind !== "Environment"; // long; secret
-        const shown = isShown ? JSON.stringify(value) : "…";
-        log.info("run:connection:handle_request", "processed request", {
-          "connection.id": this.#id,
-          "request.parsed": parsed,
-          response: `Ok(${shown})`,
-        });
-        return encodeOk(value);
-      });
-    } catch (error) {
-      this.#held.push(() => this.#refusal(parsed, error));
-    }
-    if (!isChange) this.#settle();
-    if (this.#stream === undefined) return;
-    this.#isStreaming = true;
-    this.#pumpStream();
-  }
-
-  /** Makes what was asked for durable, and answers. */
-  #settle(): void {
-    if (this.#held.length === 0) return;
-    this.#options.orchestrator.commit();
-    const held = this.#held;
-    this.#held = [];
-    const answers = held.map((answer) => this.#encode(answer()));
-    this.#send(answers.length === 1 ? (answers[0] as Buffer) : Buffer.concat(answers));
-  }
-
-  async #execute(request: Request): Promise<Outcome> {
-    const { orchestrator } = this.#options;
-    switch (request.kind) {
-      case "Version":
-        return { value: PROTOCOL_VERSION };
-      case "Info":
-        return { value: orchestrator.info() };
-      case "Resources":
-        return { value: await orchestrator.resources(request.ids) };
-      case "Clear":
-        await orchestrator.clear();
-        return { value: null };
-      case "Add":
-        orchestrator.add(request.id, request.path, request.settings);
-        return { value: null, batch: orchestrator.batch };
-      case "AddWithBinary":
-        await this.#upload(request);
-        return { value: null };
-      case "Update":
-        orchestrator.update(request.id, request.path, request.settings);
-        return { value: null, batch: orchestrator.batch };
-      case "Environment":
-        return { value: orchestrator.environment(request.id) };
-      case "Sent":
-        return { value: orchestrator.hasSent(request.id, request.typeName) };
-      case "Remove":
-        orchestrator.remove(request.id);
-        return { value: null };
-      case "Start":
-        return { value: null, batch: await orchestrator.start(request.id, request.priority) };
-      case "Stop":
-        return { value: null, batch: await orchestrator.stop(request.id) };
-      case "Link":
-        orchestrator.links.add(request.link, request.settings);
-        return { value: null, batch: orchestrator.batch };
-      case "Unlink":
-        orchestrator.links.remove(request.link);
-        return { value: null };
-      case "Stdout": {
-        const follower = new Follower(() => this.#pumpStream());
-        const unfollow = orchestrator.follow(request.id, follower);
-        this.#stream = {
-          take: () => follower.take(),
-          isEnded: () => follower.isEnded,
-          close: unfollow,
-        };
-        return { value: null };
-      }
-      case "Output":
-        this.#stream = new OutputStream(
-          orchestrator.outputs(request.query.ids),
-          request.query,
-          () => this.#pumpStream(),
-          this.#options.onFault,
-        );
-        return { value: null };
-      case "Events":
-        this.#stream = new EventStream(orchestrator.journal, request.query, () =>
-          this.#pumpStream(),
-        );
-        return { value: null };
-    }
-  }
-
-  /** Takes the announced bytes to their end, whatever becomes of them, then adds the instance. */
-  async #upload(request: UploadRequest): Promise<void> {
-    const { orchestrator, binaries } = this.#options;
-    const { id, settings, hash, length, replace } = request;
-    const subject = `Cannot ${replace === true ? "change" : "add"} instance "${id}"`;
-    this.#send(this.#encode(encodeOk(null)));
-    let upload: Upload | undefined;
-    let fault: unknown;
-    try {
-      if (replace === true) orchestrator.checkKnown(id);
-      else orchestrator.checkNew(id, settings.name);
-      upload = await binaries.receive();
-    } catch (error) {
-      fault = error;
-    }
-    try {
-      for (let left = length; left > 0;) {
-        const item = await this.#intake.take(UPLOAD_IDLE_MS);
-        if (item?.kind !== "raw") {
-          const cause = item?.kind === "fault" ? item.error : undefined;
-          this.#intake.end();
-          throw new OrchestratorError(
-            "upload_failed",
-            `${subject}: the upload ended ${left} bytes before its announced length of ${length}`,
-            { cause },
-          );
-        }
-        left -= item.bytes.length;
-        if (fault !== undefined) continue;
-        await upload?.write(item.bytes).catch((error: unknown) => {
-          fault = error;
-        });
-      }
-      if (fault !== undefined) throw fault;
-      if ((await upload?.finish(hash)) !== true) {
-        throw new OrchestratorError(
-          "upload_failed",
-          `${subject}: the uploaded bytes do not have the announced hash`,
-        );
-      }
-      const uploaded = { hash, bytes: length, origin: request.path ?? "upload" };
-      if (replace === true) orchestrator.update(id, binaries.path(hash), settings, uploaded);
-      else orchestrator.add(id, binaries.path(hash), settings, uploaded);
-      const { batch } = orchestrator;
-      orchestrator.commit(); // the file must not be collected before
-      if (batch.error !== undefined) throw batch.error;
-      if (replace === true) orchestrator.collect();
-    } catch (error) {
-      if (error instanceof OrchestratorError) throw error;
-      throw new OrchestratorError("upload_failed", `${subject}: the upload cannot be stored`, {
-        cause: error,
-      });
-    } finally {
-      await upload?.close();
-    }
-  }
-
-  /** The answer to a request that was not carried out; says so in the log. */
-  #refusal(parsed: string, error: unknown): string {
-    if (!(error instanceof OrchestratorError) || error.code === "internal") {
-      this.#options.onFault(error);
-    }
-    this.#options.log.warn("run:connection:handle_request", "refused request", {
-      "connection.id": this.#id,
-      "request.parsed": parsed,
-      error: messageChain(error).join(": "),
-    });
-    return encodeError(error, this.#intake.dialect === "native");
-  }
-
-  #encode(json: string | JsonPieces): Buffer {
-    const isNative = this.#intake.dialect === "native";
-    if (typeof json === "string") return isNative ? encodeFrame(json) : Buffer.from(`${json}\n`);
-    return isNative ? encodeFrame(json.pieces) : Buffer.concat([...json.pieces, LINE_END]);
-  }
-
-  #send(bytes: Buffer): void {
-    if (this.#isClosed) return;
-    const taken = this.#unsent.length > 0 ? 0 : this.#connection.write(bytes);
-    if (taken === bytes.length) return;
-    this.#unsent.push(bytes.subarray(taken));
-    this.#unsentBytes += bytes.length - taken;
-  }
-
-  #nextTurn(): Promise<void> {
-    return new Promise((resolve) => void this.#options.after(0, resolve));
-  }
-
-  async #allSent(): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#wakeSent = resolve;
-    if (!this.#isClosed && this.#unsent.length > 0) await promise;
-    this.#wakeSent = undefined;
-  }
-
-  /** Sends items as long as the kernel takes them; what waits is bounded by the stream. */
-  #pumpStream(): void {
-    const stream = this.#stream;
-    if (stream === undefined || !this.#isStreaming || this.#isFinishing) return;
-    while (this.#unsent.length === 0) {
-      const region = stream.take();
-      if (region === undefined) {
-        if (stream.isEnded()) this.finish();
-        return;
-      }
-      this.#send(this.#intake.dialect === "native" ? frameLines(region) : region);
-    }
-  }
-}
-
-/** Each line of a region of whole lines as one frame, without its newline. */
-function frameLines(region: Buffer): Buffer {
-  const frames: Buffer[] = [];
-  for (let line = 0; line < region.length;) {
-    const newline = region.indexOf(NEWLINE, line);
-    frames.push(encodeFrame(region.subarray(line, newline)));
-    line = newline + 1;
-  }
-  return Buffer.concat(frames);
+/** Tells a client why it is not served; its dialect is not known yet. */
+function turnAway(connection: Connection, refusal: OrchestratorError): StreamHandlers {
+  connection.write(Buffer.from(`${encodeError(refusal, false)}\n`));
+  connection.finish();
+  return DISCARD;
 }

@@ -10,20 +10,29 @@ import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
 import { join } from "node:path";
 
-import { type Address, formatAddress, type TcpAddress } from "./address.ts";
+import {
+  type Address,
+  formatAddress,
+  formatHostPort,
+  isLoopbackHost,
+  plainAddress,
+  type TcpAddress,
+} from "./address.ts";
 import { openCgroups } from "./host/cgroup.ts";
 import { claimSocket, instanceSocketPath, takeInstanceFolder } from "./daemon/claim.ts";
 import { ControlServer } from "./control.ts";
+import { Access } from "./control/access.ts";
 import { bindDatagram, type DatagramSocket } from "./datagram.ts";
 import { messageChain, OrchestratorError } from "./errors.ts";
-import { isSignalIgnored, LineWriter, makePrivateFolder } from "./files.ts";
+import { SocketOwners } from "./host/credentials.ts";
+import { isSignalIgnored, LineWriter, makePrivateFolder, readSecret } from "./files.ts";
 import { Guard } from "./host/guard.ts";
 import { Histories } from "./output/history.ts";
 import { type Host, systemHost } from "./host.ts";
 import { FLUSH_MS, KILL_WAIT_MS } from "./limits.ts";
 import { Log, parseLogFilter, type TargetLog } from "./log.ts";
 import { openNotifier } from "./host/notify.ts";
-import { type DaemonOptions, parseDaemonOptions } from "./daemon/options.ts";
+import { type DaemonOptions, parseDaemonOptions, parsePeer } from "./daemon/options.ts";
 import { Orchestrator } from "./orchestrator.ts";
 import { bootId } from "./host/processes.ts";
 import type { StoredInstance } from "./store/records.ts";
@@ -59,6 +68,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const daemonLog = log.target("daemon");
   const undo: (() => void)[] = [];
   try {
+    const access = openAccess(options);
     const lock =
       options.control.kind === "unix"
         ? await claimSocket(options.control.path, options.env)
@@ -111,7 +121,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       onFault,
     });
     orchestrator.journal.record("daemon_started", undefined, { pid: process.pid, before });
-    const socket = await bindPeers(options.ipc, orchestrator, onFault);
+    const socket = await bindPeers(options, orchestrator, onFault);
     if (socket !== undefined) {
       undo.push(() => socket.close());
       daemonLog.info("run", "exchanging messages with other orchestrators", {
@@ -121,7 +131,9 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     const server = new ControlServer({
       orchestrator,
       binaries: state.binaries,
+      access,
       log: log.target("control"),
+      audit: log.target("audit"),
       after: host.after,
       now: host.now,
       onFault,
@@ -135,6 +147,9 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     // Nothing may fail from here on: what is started would outlive us. Nobody is served before.
     orchestrator.restore(instances, links);
     log.target("control").info("run", "listening", { socket: formatAddress(listener.address) });
+    if (options.insecureTcp === true) {
+      daemonLog.warn("run", "everybody who reaches a TCP control socket controls this daemon");
+    }
     if (state.isKept) daemonLog.info("run", "keeping state", { folder: state.folder });
     else daemonLog.info("run", "keeping no state after the end");
     const notifier = await openNotifier(options.env, daemonLog);
@@ -172,6 +187,30 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     for (const action of undo.reverse()) action();
     throw error;
   }
+}
+
+/**
+ * Who may control this daemon. From other machines only those who show a token, unless it was said
+ * that everybody may.
+ * @throws `misuse` if that is not said; what `readSecret` throws
+ */
+function openAccess({ control, tokenFile, insecureTcp }: DaemonOptions): Access {
+  const token = tokenFile === undefined ? undefined : readSecret(tokenFile);
+  const isReachable = control.kind === "tcp" && !isLoopbackHost(control.host);
+  if (isReachable && token === undefined && insecureTcp !== true) {
+    throw new OrchestratorError(
+      "misuse",
+      `Cannot listen on ${formatAddress(control)}: other machines reach it, and there is no token`,
+      { hint: 'make one with "token new FILE" and add --token-file FILE; or add --insecure-tcp' },
+    );
+  }
+  const owners = new SocketOwners();
+  return new Access({
+    uid: process.getuid?.() ?? 0,
+    token,
+    isInsecure: insecureTcp === true,
+    ownerOf: ({ local, remote }) => owners.ownerOf(remote, local), // the peer's end of it
+  });
 }
 
 /** What tells the runs of this daemon from those of every other one. */
@@ -279,7 +318,7 @@ function openHistories(options: DaemonOptions, folder: string, log: Log, host: H
 }
 
 async function bindPeers(
-  address: TcpAddress | undefined,
+  { ipc: address, peers }: DaemonOptions,
   orchestrator: Orchestrator,
   onFault: (error: unknown) => void,
 ): Promise<DatagramSocket | undefined> {
@@ -287,11 +326,32 @@ async function bindPeers(
   const host = isIP(address.host) === 0 ? await resolveHost(address) : address.host;
   const socket = await bindDatagram(
     { ...address, host },
-    (datagram, from) => orchestrator.receiver.receive(datagram, from),
+    (datagram, from, port) => orchestrator.receiver.receive(datagram, from, port),
     onFault,
   );
+  if (peers !== undefined) orchestrator.receiver.listenTo(await resolvePeers(peers));
   orchestrator.useSocket(socket);
   return socket;
+}
+
+/** Every address of every peer that was declared, with its port if one was given. @throws `io` */
+async function resolvePeers(peers: readonly string[]): Promise<ReadonlySet<string>> {
+  const declared = new Set<string>();
+  for (const peer of peers) {
+    const { host, port } = parsePeer(peer);
+    try {
+      for (const { address } of await lookup(host, { all: true })) {
+        declared.add(
+          port === 0 ? plainAddress(address) : formatHostPort(plainAddress(address), port),
+        );
+      }
+    } catch (cause) {
+      throw new OrchestratorError("io", `Cannot listen to the peer ${JSON.stringify(peer)}`, {
+        cause,
+      });
+    }
+  }
+  return declared;
 }
 
 async function resolveHost(address: TcpAddress): Promise<string> {

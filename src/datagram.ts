@@ -2,7 +2,7 @@
 
 import type { udp } from "bun";
 
-import { formatAddress, type TcpAddress } from "./address.ts";
+import { formatAddress, plainAddress, type TcpAddress } from "./address.ts";
 import { OrchestratorError, systemCode } from "./errors.ts";
 
 /** What became of a datagram: handed to the kernel, no room there, or refused for this address. */
@@ -21,7 +21,7 @@ export interface DatagramSocket {
  */
 export async function bindDatagram(
   address: TcpAddress,
-  receive: (datagram: Buffer, from: string) => void,
+  receive: (datagram: Buffer, host: string, port: number) => void,
   onFault: (error: unknown) => void,
 ): Promise<DatagramSocket> {
   let socket: udp.Socket<"buffer">;
@@ -32,7 +32,7 @@ export async function bindDatagram(
       socket: {
         data(_socket, datagram, port, host) {
           try {
-            receive(datagram, `${host}:${port}`);
+            receive(datagram, plainAddress(host), port);
           } catch (error) {
             onFault(error);
           }

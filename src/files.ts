@@ -12,6 +12,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  readSync,
   rmSync,
   statSync,
   writeSync,
@@ -19,7 +20,12 @@ import {
 import { dirname, join, resolve } from "node:path";
 
 import { OrchestratorError, systemCode } from "./errors.ts";
-import { LOG_RETRY_MS, MAX_LOG_BACKLOG_BYTES } from "./limits.ts";
+import {
+  LOG_RETRY_MS,
+  MAX_LOG_BACKLOG_BYTES,
+  MAX_TOKEN_BYTES,
+  MIN_TOKEN_LENGTH,
+} from "./limits.ts";
 
 /** A lock that ends with this process, however it ends. */
 export interface FileLock {
@@ -89,6 +95,49 @@ export function lockHolder(path: string): number | undefined {
     return pid === undefined ? undefined : Number(pid);
   } catch {
     return undefined;
+  }
+}
+
+/**
+ * Reads a secret: one line in a file that is ours (or root's) and that nobody else may read.
+ * @throws `permission_denied` if others may read it or it is a link; `io` if it cannot be read
+ */
+export function readSecret(path: string): string {
+  const subject = `Cannot use the token file ${JSON.stringify(path)}`;
+  const refuse = (reason: string, hint: string): OrchestratorError =>
+    new OrchestratorError("permission_denied", `${subject}: ${reason}`, { hint });
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (cause) {
+    if (systemCode(cause) === "ELOOP") throw refuse("it is a link", "name the file itself");
+    throw new OrchestratorError("io", subject, {
+      cause,
+      hint: "make one with the command token new",
+    });
+  }
+  try {
+    const found = fstatSync(fd); // of what is open: a path may lead elsewhere by now
+    if (!found.isFile()) throw refuse("it is not a file", "make one with the command token new");
+    const own = process.getuid?.() ?? 0;
+    if (found.uid !== own && found.uid !== 0)
+      throw refuse(`it belongs to user ${found.uid}`, "it must be your own");
+    if ((found.mode & 0o077) !== 0) throw refuse("others may read it", `chmod 600 ${path}`);
+    const buffer = Buffer.alloc(MAX_TOKEN_BYTES + 1);
+    const text = buffer.toString("utf8", 0, readSync(fd, buffer)).trim();
+    if (
+      text.length < MIN_TOKEN_LENGTH ||
+      Buffer.byteLength(text) > MAX_TOKEN_BYTES ||
+      /\s/.test(text)
+    ) {
+      throw refuse(
+        `it is not one word of ${MIN_TOKEN_LENGTH} to ${MAX_TOKEN_BYTES} bytes`,
+        "make one with the command token new",
+      );
+    }
+    return text;
+  } finally {
+    closeSync(fd);
   }
 }
 

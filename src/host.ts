@@ -13,6 +13,7 @@ import {
   type ProcessEntry,
   type ProcessIdentity,
   ProcessTable,
+  readMark,
   readProcess,
   readResources,
   type Resources,
@@ -61,6 +62,8 @@ export interface Host {
   /** Signals one process, if it is still the one that was seen. */
   signalProcess(process: ProcessIdentity, signal: NodeJS.Signals): SignalResult;
   /** One process as it is now, or undefined. @throws if there is no way to look */
+  /** The mark of a process, of which it cannot rid itself but by another program. */
+  readMark(pid: number): string | undefined;
   readProcess(pid: number): Omit<ProcessEntry, "mark"> | undefined;
   /** All processes but this one, in a look that began after it was asked for. */
   snapshot(): Promise<readonly ProcessEntry[]>;
@@ -83,6 +86,7 @@ export function systemHost(onFault: (error: unknown) => void): Host {
     spawn: (request) => spawn(request, onFault),
     signalGroup,
     signalProcess,
+    readMark,
     readProcess,
     snapshot: () => table.snapshot(),
     resources: readResources,

@@ -15,6 +15,7 @@ import type { StoredStatus } from "./store/records.ts";
 import { Source } from "./router.ts";
 import type { InstanceSettings } from "./settings.ts";
 import type { Accept } from "./socket.ts";
+import { isKin } from "./supervisor/kin.ts";
 import { Supervisor, type SupervisorOptions } from "./supervisor.ts";
 
 export interface InstanceOptions {
@@ -30,7 +31,7 @@ export interface InstanceOptions {
   readonly histories: Histories;
   /** What every instance inherits. */
   readonly env: Readonly<Record<string, string>>;
-  readonly port: Omit<PortOptions, "id" | "source" | "outbox" | "control" | "connected">;
+  readonly port: Omit<PortOptions, "id" | "source" | "outbox" | "control" | "connected" | "admits">;
   readonly supervisor: Omit<
     SupervisorOptions,
     "id" | "output" | "events" | "program" | "prepare" | "settings"
@@ -92,6 +93,11 @@ export class Instance {
         if (!this.settings.privileged) return false;
         await control(request);
         return true;
+      },
+      admits: ({ origin }) => {
+        // Without the kernel's word it is the mode of the socket and its folder that keeps others out.
+        if (origin?.kind !== "unix" || origin.credentials === undefined) return true;
+        return isKin(options.supervisor.host, origin.credentials.pid, this.supervisor.identity);
       },
       connected: (isConnected) => {
         options.happened(this, isConnected ? "connected" : "disconnected", {});

@@ -300,3 +300,13 @@ export const MAX_MANIFEST_LENGTH: number = 1 * MIB;
 
 /** Files of one manifest, with all that it includes. */
 export const MAX_MANIFEST_FILES = 64;
+
+/** A token: enough that nobody guesses it, and no more than a line of a file that was meant. */
+export const MIN_TOKEN_LENGTH = 16;
+export const MAX_TOKEN_BYTES: number = 4 * KIB;
+
+/** Other orchestrators that a daemon can be told to listen to: names are resolved once, at its start. */
+export const MAX_PEERS = 1_024;
+
+/** Generations between a process that connects and the instance: wrappers nest a few deep. */
+export const MAX_DESCENT = 64;

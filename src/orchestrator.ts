@@ -383,7 +383,8 @@ export class Orchestrator {
   /** The answer to `Info` as JSON. */
   info(): JsonPieces {
     const { host, telemetry } = this.#options;
-    return encodeInfo(this.#instances.sorted(), this.#links.info(), telemetry, host);
+    const instances = this.#instances.sorted();
+    return encodeInfo(instances, this.#links.info(), telemetry, this.receiver, host);
   }
 
   async #stopAll(instances: readonly Instance[]): Promise<unknown[]> {
@@ -416,9 +417,19 @@ export class Orchestrator {
       supervisor: { host, log: log.target("supervisor"), newMark, newCgroup, random },
       control: async (request) => {
         const { kind, id } = request;
-        const batch = await (kind === "Start" ? this.start(id, request.priority) : this.stop(id));
-        this.#memory.commit();
-        if (batch.error !== undefined) throw batch.error;
+        const tell = (result: string): void => {
+          const asked = { by: `instance ${instance.id}`, request: `${kind}(${id})`, result };
+          log.target("audit").info("run:instance", "change asked for", asked);
+        };
+        try {
+          const batch = await (kind === "Start" ? this.start(id, request.priority) : this.stop(id));
+          this.#memory.commit();
+          if (batch.error !== undefined) throw batch.error;
+          tell("done");
+        } catch (error) {
+          tell(`refused: ${messageChain(error).join(": ")}`);
+          throw error;
+        }
       },
       openSocket,
       verifyProgram: async (hash) => {

@@ -3,6 +3,7 @@
 // A message that arrives is routed by our own links, as if an instance here had sent it. A link to
 // another orchestrator is a target without a queue: the kernel takes a datagram or it is dropped.
 
+import { formatHostPort } from "./address.ts";
 import { MAX_DATAGRAM_BYTES } from "./limits.ts";
 import { messageChain, OrchestratorError } from "./errors.ts";
 import type { DatagramSocket } from "./datagram.ts";
@@ -72,14 +73,41 @@ export class PeerReceiver {
   readonly source: Source = new Source(undefined);
   readonly #router: Router;
   readonly #quiet: QuietLog;
+  /** Datagrams from where nobody was declared. */
+  strangers = 0;
+  /** Whom to listen to: addresses, or addresses with ports; undefined: everybody. */
+  #declared: ReadonlySet<string> | undefined;
 
   constructor(router: Router, quiet: QuietLog) {
     this.#router = router;
     this.#quiet = quiet;
   }
 
-  /** Routes one datagram; a bad one is counted and changes nothing. */
-  receive(datagram: Buffer, from: string): void {
+  /** From now on listens to these only: `127.0.0.1`, `127.0.0.1:2661`, `::1`, `[::1]:2661`. */
+  listenTo(declared: ReadonlySet<string>): void {
+    this.#declared = declared;
+  }
+
+  /**
+   * Routes one datagram from an address and port; a bad one, or one of a stranger, is counted and
+   * changes nothing.
+   */
+  receive(datagram: Buffer, host: string, port: number): void {
+    const from = formatHostPort(host, port);
+    if (this.#declared?.has(host) === false && !this.#declared.has(from)) {
+      this.strangers++;
+      this.#quiet.warn(
+        "stranger",
+        "run",
+        "refused datagrams of an orchestrator that is not declared",
+        {
+          from,
+          refused: this.strangers,
+          hint: `daemon --peer ${host}`,
+        },
+      );
+      return;
+    }
     try {
       const { type, line } = decodeDatagram(datagram);
       this.#router.route(this.source, {

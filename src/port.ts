@@ -48,6 +48,8 @@ export interface PortOptions {
   readonly quiet: QuietLog;
   /** Carries out a control request, or throws; false if the instance may not ask for it. */
   readonly control: (request: Request & { kind: "Start" | "Stop" }) => Promise<boolean>;
+  /** Whether who connects belongs to the instance. */
+  admits(connection: Connection): boolean;
   /** The instance has connected, or its connection has ended. */
   readonly connected: (isConnected: boolean) => void;
   after(ms: number, action: () => void): () => void;
@@ -99,9 +101,19 @@ export class Port implements MessageSink {
     return this.#reader?.dialect;
   }
 
-  /** Takes a connection, unless there is one already. */
+  /** Takes a connection of the instance's own processes, unless there is one already. */
   accept(connection: Connection): StreamHandlers {
     const { quiet, outbox, after } = this.#options;
+    if (!this.#options.admits(connection)) {
+      const { origin } = connection;
+      const pid = origin?.kind === "unix" ? origin.credentials?.pid : undefined;
+      quiet.warn(`stranger ${this.#id}`, "run", "refused a process that is not of the instance", {
+        id: this.#id,
+        pid,
+      });
+      connection.close();
+      return DISCARD;
+    }
     if (this.#connection !== undefined) {
       quiet.warn(`second ${this.#id}`, "run", "refused a second connection of the instance", {
         id: this.#id,

@@ -50,6 +50,7 @@ export type Request =
   | { readonly kind: "Version" }
   | { readonly kind: "Info" }
   | { readonly kind: "Clear" }
+  | { readonly kind: "Token"; readonly token: string }
   | {
       readonly kind: "Add";
       readonly id: InstanceId;
@@ -206,6 +207,8 @@ export function describeRequest(request: Request): string {
     case "Stdout":
     case "Environment":
       return `${request.kind}(${request.id})`;
+    case "Token":
+      return "Token(…)"; // never to be seen
     case "Sent":
       return `Sent(${request.id}, ${JSON.stringify(request.typeName)})`;
     case "Link":
@@ -280,6 +283,8 @@ function decodeVariant(name: string, body: unknown): Request {
     case "Stdout":
     case "Environment":
       return { kind: name, id: id(body, name) };
+    case "Token":
+      return { kind: name, token: text(body, name) };
     case "Sent": {
       const fields = object(body, name);
       return {
@@ -364,6 +369,8 @@ function requestValue(request: Request): unknown {
     case "Stdout":
     case "Environment":
       return { [request.kind]: request.id };
+    case "Token":
+      return { Token: request.token };
     case "Sent":
       return { Sent: { id: request.id, type_name: request.typeName } };
     case "Start":

@@ -9,6 +9,7 @@ import type { Socket, TCPSocketListener, UnixSocketListener } from "bun";
 
 import { type Address, formatAddress, socketPathFault } from "./address.ts";
 import { OrchestratorError, systemCode } from "./errors.ts";
+import { type Credentials, type Endpoint, peerCredentials } from "./host/credentials.ts";
 import { CONNECT_TIMEOUT_MS, KEEP_ALIVE_MS, LINGER_MS } from "./limits.ts";
 
 /** What happens on a connection. Chunks are the handler's to keep. */
@@ -22,8 +23,19 @@ export interface StreamHandlers {
   close(): void;
 }
 
+/** Where a connection that was accepted comes from. */
+export type Origin =
+  | {
+      readonly kind: "unix";
+      /** Who connected, where the system tells. */
+      readonly credentials: Credentials | undefined;
+    }
+  | { readonly kind: "tcp"; readonly local: Endpoint; readonly remote: Endpoint };
+
 /** One open connection. */
 export interface Connection {
+  /** Of one that was accepted. */
+  readonly origin?: Origin;
   /** Who is at the other end, for the log. */
   readonly peer: string;
   /** Returns how many bytes the kernel took: 0 if it is full or the connection is gone. */
@@ -58,8 +70,9 @@ interface State {
 /** For a connection that is refused: whatever happens on it is of no interest. */
 export const DISCARD: StreamHandlers = { data() {}, drain() {}, end() {}, close() {} };
 
-function wrap(socket: Socket<State>, peer: string): Connection {
+function wrap(socket: Socket<State>, peer: string, origin?: Origin): Connection {
   return {
+    ...(origin === undefined ? {} : { origin }),
     peer,
     write: (bytes) => Math.max(0, socket.write(bytes)),
     finish: () => {
@@ -125,7 +138,7 @@ export function listen(address: Address, accept: Accept, onFault: OnFault): List
       address.kind === "unix"
         ? `unix:${++connections}`
         : `${opened.remoteAddress}:${opened.remotePort}`;
-    return accept(wrap(opened, peer));
+    return accept(wrap(opened, peer, originOf(address.kind, opened)));
   }, onFault);
   try {
     return address.kind === "unix"
@@ -136,6 +149,16 @@ export function listen(address: Address, accept: Accept, onFault: OnFault): List
       cause: error,
     });
   }
+}
+
+function originOf(kind: Address["kind"], socket: Socket<State>): Origin {
+  if (kind === "unix") return { kind, credentials: peerCredentials(socket.fd) };
+  const { localAddress, localPort, remoteAddress, remotePort } = socket;
+  return {
+    kind,
+    local: { address: localAddress, port: localPort },
+    remote: { address: remoteAddress, port: remotePort },
+  };
 }
 
 type Callbacks = ReturnType<typeof callbacks>;

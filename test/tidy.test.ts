@@ -21,12 +21,17 @@ const DOORS = [
   "host/cgroup.ts",
   "output/history.ts",
   "host/notify.ts",
+  "host/credentials.ts",
 ];
 const ENTRY_POINTS = ["main.ts", "daemon.ts", "cli.ts", "client.ts", "runtime.ts"];
 
-/** Modules without side effects, for everybody. Of `node:net`, only what tells addresses apart. */
-const PURE_MODULES = ["node:buffer", "node:util", "node:path", "node:net"];
-const PURE_OF_NET = ["isIP", "isIPv4", "isIPv6"];
+/** Modules without side effects, for everybody. */
+const PURE_MODULES = ["node:buffer", "node:util", "node:path"];
+/** What has none in modules that have some. */
+const PURE_NAMES: Readonly<Record<string, readonly string[]>> = {
+  "node:net": ["isIP", "isIPv4", "isIPv6"],
+  "node:crypto": ["timingSafeEqual"],
+};
 
 /** What only doors and entry points may do: processes, sockets, files, clocks, chance. */
 const SYSTEM = new RegExp(
@@ -158,9 +163,8 @@ describe("doors", () => {
           .filter(({ from }) => !from.startsWith("."))
           .filter(
             ({ from, names }) =>
-              !PURE_MODULES.includes(from) ||
-              (from === "node:net" &&
-                names.match(/\w+/g)?.some((name) => !PURE_OF_NET.includes(name))),
+              !PURE_MODULES.includes(from) &&
+              names.match(/\w+/g)?.every((name) => PURE_NAMES[from]?.includes(name)) !== true,
           )
           .map(({ from }) => `${file.path} imports ${from}`),
       );

@@ -30,6 +30,7 @@ const LINK_OPTIONS: readonly Option[] = [
 export const NOUNS: Readonly<Record<string, string>> = {
   runtime: "Instances: programs that the orchestrator runs and connects.",
   link: "Links: which messages go where.",
+  token: "Tokens: who may control a daemon from another machine.",
 };
 
 export const COMMANDS: readonly Command[] = [
@@ -217,6 +218,15 @@ export const COMMANDS: readonly Command[] = [
     options: [],
     examples: ["doctor"],
     json: '`{"findings":[{"level","subject","text","mend"}, …]}`; `level` is ok, warning or problem',
+  },
+  {
+    name: "token new",
+    summary: "Write a new token, for daemons that are controlled from other machines",
+    details: "Only you can read the file. One that is there already is left as it is.",
+    arguments: [{ name: "FILE", kind: "file", text: "where to write it" }],
+    options: [QUIET],
+    examples: ["token new ~/.config/veecle.token"],
+    json: '`{"file"}`',
   },
   {
     name: "completion",

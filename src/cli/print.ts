@@ -92,6 +92,9 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
       }
       return `check the path with "${CLI} runtime list", or add it again with --copy`;
     }
+    case "permission_denied":
+      if (own !== undefined || !messageChain(error).join(" ").includes("token")) return own;
+      return "name its token with --token-file FILE, or in VEECLE_ORCHESTRATOR_TOKEN_FILE";
     case "wrong_state":
       if (own !== undefined) return own;
       if (asked?.command === "runtime start" || asked?.command === "runtime remove") {

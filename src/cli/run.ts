@@ -98,6 +98,7 @@ export const RUN: Readonly<Record<CommandName, (session: Session) => Promise<num
   events,
   doctor: async (session) => (await import("./doctor.ts")).doctor(session),
   completion: async (session) => (await import("./completion.ts")).completion(session),
+  "token new": async (session) => (await import("./token.ts")).newToken(session),
   up: async (session) => (await import("./manifest/up.ts")).up(session),
   plan: async (session) => (await import("./manifest/up.ts")).plan(session),
   down: async (session) => (await import("./manifest/up.ts")).down(session),

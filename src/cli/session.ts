@@ -1,8 +1,11 @@
 // One command at work: its words, its terminal, its connections, and the forms of its answers.
 
+import { resolve } from "node:path";
+
 import { type Address, parseAddress } from "../address.ts";
 import { ControlClient, defaultControlAddress } from "../client.ts";
 import { OrchestratorError } from "../errors.ts";
+import { readSecret } from "../files.ts";
 import type { Info, RuntimeInfo } from "../protocol/info.ts";
 import { isObject } from "../json.ts";
 import { type InstanceId, parseInstanceId } from "../model.ts";
@@ -131,7 +134,13 @@ export class Session {
   }
 
   async #connect(): Promise<ControlClient> {
-    return ControlClient.connect(this.address, this.terminal.deadlines);
+    const { address, terminal } = this;
+    const file =
+      this.values.get("--token-file") ?? terminal.env["VEECLE_ORCHESTRATOR_TOKEN_FILE"] ?? "";
+    // On a Unix path the kernel tells who we are.
+    const isShown = address.kind === "tcp" && file !== "";
+    const token = isShown ? readSecret(resolve(terminal.folder, file)) : undefined;
+    return ControlClient.connect(address, terminal.deadlines, token);
   }
 }
 

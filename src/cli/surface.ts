@@ -32,7 +32,8 @@ export type CommandName =
   | "up"
   | "plan"
   | "down"
-  | "export";
+  | "export"
+  | "token new";
 
 /** What a value stands for; it decides which values are refused before anything is sent. */
 export type ValueKind =
@@ -115,6 +116,11 @@ export const COMMON_OPTIONS: readonly Option[] = [
     name: "--socket",
     value: { name: "PATH|HOST:PORT", kind: "address" },
     text: "the daemon's control socket; also VEECLE_ORCHESTRATOR_SOCKET",
+  },
+  {
+    name: "--token-file",
+    value: { name: "FILE", kind: "file" },
+    text: "a token, for a daemon on another machine; see token new",
   },
   { name: "--json", text: "print JSON, and errors as JSON on standard error" },
   { name: "--no-color", text: "no colours, even on a terminal; also NO_COLOR" },

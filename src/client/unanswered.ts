@@ -12,7 +12,13 @@ export function refused(response: Extract<Response, { Err: unknown }>): Orchestr
     cause = new Error(text, cause === undefined ? undefined : { cause });
   }
   const known = ERROR_CODES.find((code: ErrorCode) => code === response.code);
-  return new OrchestratorError(known ?? "internal", message, { cause });
+  // Before it knows the dialect, a daemon sends no code.
+  const isTurnedAway = message.startsWith("Cannot serve this connection");
+  return new OrchestratorError(
+    known ?? (isTurnedAway ? "permission_denied" : "internal"),
+    message,
+    { cause },
+  );
 }
 
 /** The connection could not be made, or has ended. */

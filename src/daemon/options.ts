@@ -7,7 +7,7 @@ import { type Address, parseAddress, parseTcpAddress, type TcpAddress } from "..
 import { VERSION } from "../cli/version.ts";
 import { defaultControlAddress } from "../client.ts";
 import { OrchestratorError } from "../errors.ts";
-import { MAX_FRAME_BYTES, MAX_OUTPUT_FILES, MIN_OUTPUT_FILE_BYTES } from "../limits.ts";
+import { MAX_FRAME_BYTES, MAX_OUTPUT_FILES, MAX_PEERS, MIN_OUTPUT_FILE_BYTES } from "../limits.ts";
 import { parseLogFilter } from "../log.ts";
 import { formatSize, parseSize } from "../model.ts";
 
@@ -19,6 +19,12 @@ export interface DaemonOptions {
   readonly telemetry?: TcpAddress | undefined;
   /** What the queues of all links together may hold. */
   readonly maxQueueBytes?: number | undefined;
+  /** Other orchestrators that are listened to, as IP or IP:PORT or a name; undefined: all. */
+  readonly peers?: readonly string[] | undefined;
+  /** What clients from other machines have to show. */
+  readonly tokenFile?: string | undefined;
+  /** Whether clients from other machines need no token. */
+  readonly insecureTcp?: boolean | undefined;
   /** Where the state is kept; undefined: in the default place, or nowhere if that cannot be. */
   readonly stateDir?: string | undefined;
   /** Remember nothing. */
@@ -46,6 +52,10 @@ Options:
                                    (VEECLE_ORCHESTRATOR_SOCKET; default $XDG_RUNTIME_DIR/veecle-orchestrator.socket)
   --ipc-socket HOST:PORT           UDP: messages from and to other orchestrators
   --telemetry-socket HOST:PORT     TCP: where telemetry of instances goes (VEECLE_TELEMETRY_SOCKET)
+  --token-file FILE                clients on other machines have to show this token; see "token new"
+                                   (VEECLE_ORCHESTRATOR_TOKEN_FILE)
+  --insecure-tcp                   let everybody who reaches a TCP control socket control the daemon
+  --peer HOST[:PORT]               take messages over UDP from this orchestrator only; may be repeated
   --max-queue SIZE                 what the queues of all links together may hold (256MiB)
   --state-dir DIR                  what is remembered: instances, links, events, output
                                    (default $XDG_STATE_HOME/veecle-orchestrator, one folder for each control socket)
@@ -68,7 +78,7 @@ export function parseDaemonOptions(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
 ): Omit<DaemonOptions, "writeLog"> | string {
-  let values: Record<string, string | boolean | undefined>;
+  let values: Record<string, string | boolean | readonly (string | boolean)[] | undefined>;
   try {
     ({ values } = parseArgs({
       args: [...argv],
@@ -77,6 +87,9 @@ export function parseDaemonOptions(
         "ipc-socket": { type: "string" },
         "telemetry-socket": { type: "string" },
         "max-queue": { type: "string" },
+        "token-file": { type: "string" },
+        "insecure-tcp": { type: "boolean" },
+        peer: { type: "string", multiple: true },
         "state-dir": { type: "string" },
         ephemeral: { type: "boolean" },
         "output-size": { type: "string" },
@@ -121,14 +134,40 @@ export function parseDaemonOptions(
     control: control === undefined ? defaultControlAddress(env) : parseAddress(control),
     ipc: ipc === undefined ? undefined : parseTcpAddress(ipc),
     telemetry: telemetry === undefined ? undefined : parseTcpAddress(telemetry),
+    peers: peersOf(values["peer"]),
+    tokenFile: resolveOr(text("token-file", "VEECLE_ORCHESTRATOR_TOKEN_FILE")),
+    insecureTcp: values["insecure-tcp"] === true,
     maxQueueBytes: size("max-queue", MAX_FRAME_BYTES),
-    stateDir: stateDir === undefined ? undefined : resolve(stateDir),
+    stateDir: resolveOr(stateDir),
     ephemeral,
     outputFileBytes: size("output-size", MIN_OUTPUT_FILE_BYTES),
     outputFiles: files === undefined ? undefined : Number(files),
     log,
     env,
   };
+}
+
+function resolveOr(path: string | undefined): string | undefined {
+  return path === undefined ? undefined : resolve(path);
+}
+
+/** @throws `misuse` for one that is neither a host nor HOST:PORT */
+function peersOf(given: unknown): readonly string[] | undefined {
+  if (!Array.isArray(given)) return undefined;
+  if (given.length > MAX_PEERS) {
+    throw misuse("peer", String(given[MAX_PEERS]), `there are more than ${MAX_PEERS}`);
+  }
+  for (const peer of given.map(String)) parsePeer(peer);
+  return given.map(String);
+}
+
+/**
+ * Reads `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`; port 0 stands for any.
+ * @throws `misuse`
+ */
+export function parsePeer(text: string): TcpAddress {
+  const hasPort = /:[0-9]+$/.test(text) && (text.startsWith("[") ? text.includes("]:") : true);
+  return parseTcpAddress(hasPort ? text : `${text}:0`);
 }
 
 function misuse(option: string, value: string, reason: string): OrchestratorError {

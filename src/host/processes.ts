@@ -99,6 +99,15 @@ export function signalProcess(
   }
 }
 
+/** The mark of a process as it was when its program began; undefined: none, or not ours to see. */
+export function readMark(pid: number): string | undefined {
+  try {
+    return findMark(readFileSync(`/proc/${pid}/environ`));
+  } catch (error) {
+    return hidden(error);
+  }
+}
+
 /** What a process uses now; undefined if it is not the one that was seen. */
 export function readResources({ pid, startTicks }: ProcessIdentity): Resources | undefined {
   const words = readStat(pid);

@@ -2,6 +2,7 @@
 
 import type { Host } from "../host.ts";
 import type { Instance } from "../instance.ts";
+import type { PeerReceiver } from "../peer.ts";
 import { JsonPieces } from "../protocol.ts";
 import type { Info, LinkInfo } from "../protocol/info.ts";
 import type { TelemetryExporter } from "../telemetry.ts";
@@ -13,6 +14,7 @@ export function encodeInfo(
   instances: readonly Instance[],
   routes: readonly LinkInfo[],
   telemetry: TelemetryExporter | undefined,
+  receiver: PeerReceiver,
   host: Pick<Host, "wallMs" | "now">,
 ): JsonPieces {
   const shift = host.wallMs() - host.now();
@@ -32,6 +34,12 @@ export function encodeInfo(
       telemetry === undefined
         ? null
         : { sent: telemetry.sent, dropped: telemetry.dropped, queued: telemetry.queued },
+    peers: {
+      received: receiver.source.received,
+      unlinked: receiver.source.unlinked,
+      refused: receiver.source.refused,
+      strangers: receiver.strangers,
+    },
     pid: process.pid,
   };
   const tail = Buffer.from(`},${JSON.stringify(others).slice(1)}`);

@@ -76,6 +76,13 @@ export interface Info {
     readonly dropped: number;
     readonly queued: number;
   } | null;
+  /** Datagrams of other orchestrators: routed = received - unlinked - refused; and of strangers. */
+  readonly peers: {
+    readonly received: number;
+    readonly unlinked: number;
+    readonly refused: number;
+    readonly strangers: number;
+  };
   readonly pid: number;
 }
 

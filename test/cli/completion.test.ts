@@ -31,7 +31,7 @@ describe("offer()", () => {
     ["runtime start ", ["ping", "pong"]],
     ["runtime start ping ", []],
     ["ps ", []],
-    ["stop --t", ["--timeout"]],
+    ["stop --ti", ["--timeout"]],
     ["stop --all --a", []],
     ["runtime add --env A=1 --env", ["--env", "--env-file"]],
     ["stop --priority ", ["high", "normal", "low"]],

@@ -82,7 +82,8 @@ describe.each(DIALECTS)("In the %s dialect", (dialect) => {
         queued: 0,
         dropped: {},
       });
-      expect(rest).toEqual({ telemetry: null, pid: daemon.pid });
+      const peers = { received: 0, unlinked: 0, refused: 0, strangers: 0 };
+      expect(rest).toEqual({ telemetry: null, peers, pid: daemon.pid });
     }));
 
   test("an id may be written in any usual way, and is printed in one (P-12)", () =>

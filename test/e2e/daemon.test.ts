@@ -274,7 +274,10 @@ describe("A start is refused with one clear message", () => {
       const cases: [args: string[], message: RegExp][] = [
         [["--control-socket", `127.0.0.1:${tcp.port}`], /:\d+\ncaused by: .*in use/],
         [["--ipc-socket", `127.0.0.1:${udp.port}`], /:\d+ \(UDP\)\ncaused by: .*in use/],
-        [["--control-socket", "192.0.2.1:2660"], /on 192\.0\.2\.1:2660\ncaused by: /],
+        [
+          ["--control-socket", "192.0.2.1:2660", "--insecure-tcp"],
+          /on 192\.0\.2\.1:2660\ncaused by: /,
+        ],
       ];
       for (const [args, message] of cases) await expectRefusal(launch, folder, args, message);
       tcp.stop(true);

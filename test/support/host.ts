@@ -214,6 +214,10 @@ export class FakeHost implements Host {
     return "sent";
   }
 
+  readMark(pid: number): string | undefined {
+    return this.readProcess(pid)?.mark;
+  }
+
   readProcess(pid: number): ProcessEntry | undefined {
     const process = this.#table.get(pid);
     return process === undefined ? undefined : copy(process);

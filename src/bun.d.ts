@@ -1,0 +1,10 @@
+// What Bun 1.4.5 has and bun-types does not declare.
+
+declare module "bun" {
+  interface Socket {
+    /** The file descriptor; -1 when it is closed. */
+    readonly fd: number;
+  }
+}
+
+export {};

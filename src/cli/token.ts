@@ -1,0 +1,46 @@
+// `token new`: a secret file, with which clients on other machines show that they may control a daemon.
+
+import { closeSync, fsyncSync, openSync, writeSync } from "node:fs";
+import { resolve } from "node:path";
+
+import { OrchestratorError, systemCode } from "../errors.ts";
+import type { Session } from "./session.ts";
+import { CLI, DAEMON } from "./surface.ts";
+
+/** More than anybody can guess. */
+const TOKEN_BYTES = 32;
+
+export async function newToken(session: Session): Promise<void> {
+  const { terminal, values } = session;
+  const file = resolve(terminal.folder, values.get("FILE") as string);
+  const token = Buffer.from(crypto.getRandomValues(new Uint8Array(TOKEN_BYTES))).toString(
+    "base64url",
+  );
+  let fd: number;
+  try {
+    fd = openSync(file, "wx", 0o600); // never one that is there, never through a link
+  } catch (cause) {
+    const isThere = systemCode(cause) === "EEXIST";
+    throw new OrchestratorError(
+      isThere ? "already_exists" : "io",
+      `Cannot write the token to ${JSON.stringify(file)}`,
+      {
+        cause,
+        ...(isThere ? { hint: "choose another file, or remove that one" } : {}),
+      },
+    );
+  }
+  try {
+    writeSync(fd, `${token}\n`);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+  if (!session.isJson && !session.isQuiet) {
+    terminal.report(
+      `start the daemon with it: ${DAEMON} --token-file ${file} --control-socket HOST:PORT\n` +
+        `and copy it to where you type: ${CLI} ps --token-file ${file} --socket HOST:PORT\n`,
+    );
+  }
+  await session.answer({ file }, () => `${file}\n`);
+}

@@ -1,0 +1,151 @@
+// A door: who is at the other end of a connection, as the kernel tells it.
+//
+// Of a Unix socket: pid, uid and gid of the process that connected. Of a TCP connection from this
+// machine: the uid that owns the peer's socket. Decides nothing about who may do what.
+
+import { dlopen, ptr } from "bun:ffi";
+import { readFile } from "node:fs/promises";
+
+import { plainAddress } from "../address.ts";
+
+/** The process that connected, as it was then. */
+export interface Credentials {
+  /** 0 if it is not visible here: it is in another pid namespace. */
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** One end of a TCP connection; an IPv4 address also where an IPv6 socket shows it mapped. */
+export interface Endpoint {
+  readonly address: string;
+  readonly port: number;
+}
+
+// socket(7): getsockopt(fd, SOL_SOCKET, SO_PEERCRED, struct ucred { pid, uid, gid }, length)
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
+const UCRED_BYTES = 12;
+
+/** The C library by the names it has: glibc's, then musl's. */
+const LIBRARIES = ["libc.so.6", "libc.so"];
+
+type GetPeer = (fd: number) => Credentials | undefined;
+
+let getPeer: GetPeer | undefined;
+
+/** Who connected to a Unix socket; undefined where the system or Bun gives no way to ask. */
+export function peerCredentials(fd: number): Credentials | undefined {
+  getPeer ??= open();
+  return getPeer(fd);
+}
+
+function open(): GetPeer {
+  for (const library of LIBRARIES) {
+    try {
+      const { symbols } = dlopen(library, {
+        getsockopt: { args: ["i32", "i32", "i32", "ptr", "ptr"], returns: "i32" },
+      });
+      const credentials = Buffer.alloc(UCRED_BYTES);
+      const length = Buffer.alloc(4);
+      return (fd) => {
+        length.writeUInt32LE(UCRED_BYTES);
+        const result = symbols.getsockopt(
+          fd,
+          SOL_SOCKET,
+          SO_PEERCRED,
+          ptr(credentials),
+          ptr(length),
+        );
+        if (result !== 0) return undefined;
+        return {
+          pid: credentials.readInt32LE(0),
+          uid: credentials.readUInt32LE(4),
+          gid: credentials.readUInt32LE(8),
+        };
+      };
+    } catch {
+      // the next name, or none
+    }
+  }
+  return () => undefined;
+}
+
+/** The tables of TCP sockets: a row for each, with both ends and the uid of its owner. */
+const TABLES = ["/proc/net/tcp", "/proc/net/tcp6"];
+
+/** Looks up owners of TCP sockets of this machine. Questions that come together share one look. */
+export class SocketOwners {
+  readonly #read: (path: string) => Promise<string>;
+  #next: Promise<ReadonlyMap<string, number>> | undefined;
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(read: (path: string) => Promise<string> = (path) => readFile(path, "latin1")) {
+    this.#read = read;
+  }
+
+  /** The uid that owns the socket from `local` to `remote`; undefined if there is none, or no telling. */
+  async ownerOf(local: Endpoint, remote: Endpoint): Promise<number | undefined> {
+    // A look that has begun may be too old; the one after it serves all who ask meanwhile.
+    this.#next ??= this.#last.then(() => {
+      const look = this.#look();
+      this.#next = undefined;
+      this.#last = look;
+      return look;
+    });
+    return (await this.#next).get(endsKey(local, remote));
+  }
+
+  async #look(): Promise<ReadonlyMap<string, number>> {
+    const texts = TABLES.map((path) => this.#read(path).catch(() => "")); // without IPv6: one table
+    const owners = new Map<string, number>();
+    for (const text of await Promise.all(texts)) {
+      for (const line of text.split("\n").slice(1)) {
+        const row = readRow(line);
+        if (row !== undefined) owners.set(endsKey(row.local, row.remote), row.uid);
+      }
+    }
+    return owners;
+  }
+}
+
+function endsKey(local: Endpoint, remote: Endpoint): string {
+  return `${plainAddress(local.address)} ${local.port} ${plainAddress(remote.address)} ${remote.port}`;
+}
+
+/**
+ * Reads one row of a table. A socket that nobody has open any more has the inode 0, and then its uid
+ * is that of nobody: whoever connected and left at once could not be told from root.
+ */
+function readRow(
+  line: string,
+): { readonly local: Endpoint; readonly remote: Endpoint; readonly uid: number } | undefined {
+  const words = line.trim().split(/\s+/);
+  const [, local, remote, , , , , uid, , inode] = words;
+  if (local === undefined || remote === undefined || uid === undefined) return undefined;
+  if (inode === undefined || inode === "0") return undefined;
+  return { local: readEndpoint(local), remote: readEndpoint(remote), uid: Number(uid) };
+}
+
+/** `0100007F:A291`: words of 32 bits in the machine's order, then the port. */
+function readEndpoint(text: string): Endpoint {
+  const [address = "", port = ""] = text.split(":");
+  const bytes = Buffer.from(address, "hex");
+  bytes.swap32();
+  const isMapped = bytes.length === 16 && bytes.subarray(0, 12).equals(MAPPED);
+  const number = isMapped ? bytes.subarray(12) : bytes;
+  return {
+    address: number.length === 4 ? number.join(".") : formatIPv6(number),
+    port: Number.parseInt(port, 16),
+  };
+}
+
+const MAPPED = Buffer.from("00000000000000000000ffff", "hex");
+
+/** The spelling that sockets give: lower case, the longest run of zeros left out. */
+function formatIPv6(bytes: Buffer): string {
+  const groups = Array.from({ length: 8 }, (_, index) =>
+    bytes.readUInt16BE(index * 2).toString(16),
+  );
+  return new URL(`http://[${groups.join(":")}]/`).hostname.slice(1, -1);
+}
