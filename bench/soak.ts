@@ -14,6 +14,7 @@ import {
   removals,
   restarts,
 } from "../test/experiments/consumers.ts";
+import { crowd } from "../test/experiments/crowds.ts";
 import { kills, rivals, successors } from "../test/experiments/deaths.ts";
 import { crashLoops, exits } from "../test/experiments/exits.ts";
 import { badServer, SERVER_VICES } from "../test/experiments/exporter.ts";
@@ -103,6 +104,14 @@ const EXPERIMENTS: readonly Experiment[] = [
     run: (scaled: (full: number) => number) =>
       flood(kind, { groups: 9, rounds: ROUNDS, ms: scaled(20_000) / ROUNDS }),
   })),
+  {
+    name: "R25 crowd",
+    run: (scaled) => crowd({ silent: 1_000, slow: 1_000, ms: scaled(300_000) }),
+  },
+  {
+    name: "R26 descriptors",
+    run: (scaled) => crowd({ silent: 300, slow: 0, ms: scaled(60_000), descriptors: 128 }),
+  },
   ...FLOODS.map((kind) => ({
     name: `R24 round trips ${kind}`,
     run: (scaled: (full: number) => number) =>

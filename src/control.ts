@@ -3,13 +3,32 @@
 import type { Access, Verdict } from "./control/access.ts";
 import { type ConnectionOptions, ControlConnection } from "./control/connection.ts";
 import { OrchestratorError } from "./errors.ts";
-import { MAX_CONTROL_CONNECTIONS } from "./limits.ts";
+import {
+  CONTROL_RESERVED_DESCRIPTORS,
+  DESCRIPTORS_SCARCE_MS,
+  MAX_CONTROL_CONNECTIONS,
+} from "./limits.ts";
 import { encodeError } from "./protocol.ts";
 import { type Connection, DISCARD, type StreamHandlers } from "./socket.ts";
 
 export interface ControlOptions extends ConnectionOptions {
+  /** A connection whose file descriptor has this number, or a higher one, is turned away. */
+  readonly maxDescriptor: number;
   readonly access: Pick<Access, "judge">;
 }
+
+const CROWDED = new OrchestratorError(
+  "limit_exceeded",
+  `Cannot accept connection: ${MAX_CONTROL_CONNECTIONS} are open, which is the limit; try again later`,
+);
+
+const OUT_OF_DESCRIPTORS = new OrchestratorError(
+  "limit_exceeded",
+  `Cannot accept connection: only ${CONTROL_RESERVED_DESCRIPTORS} file descriptors are left, which are kept for what runs; try again later`,
+);
+
+/** Clients that are turned away for want of descriptors and may linger for a moment all the same. */
+const LINGERERS = 16;
 
 /** Accepts control connections, up to a limit. */
 export class ControlServer {
@@ -17,6 +36,9 @@ export class ControlServer {
   readonly #open: Set<ControlConnection> = new Set();
   /** Connections of which it is not known yet who they are. */
   #judged = 0;
+  /** How many connections there may be now. */
+  #most = MAX_CONTROL_CONNECTIONS;
+  #cancelBound: (() => void) | undefined;
   #nextId = 0;
 
   constructor(options: ControlOptions) {
@@ -24,12 +46,14 @@ export class ControlServer {
   }
 
   accept(connection: Connection): StreamHandlers {
-    if (this.#open.size + this.#judged >= MAX_CONTROL_CONNECTIONS) {
-      const refusal = new OrchestratorError(
-        "limit_exceeded",
-        `Cannot accept connection: ${MAX_CONTROL_CONNECTIONS} are open, which is the limit; try again later`,
-      );
-      return turnAway(connection, refusal);
+    const { maxDescriptor } = this.#options;
+    const { descriptor = 0 } = connection;
+    if (descriptor >= maxDescriptor) this.#bound();
+    const isCrowded = this.#open.size + this.#judged >= this.#most;
+    if (isCrowded && !this.#displace()) {
+      const refusal = this.#most < MAX_CONTROL_CONNECTIONS ? OUT_OF_DESCRIPTORS : CROWDED;
+      // Who lingers holds a descriptor: a few may, so that they read why.
+      return turnAway(connection, refusal, descriptor < maxDescriptor + LINGERERS);
     }
     const { origin } = connection;
     const verdict = origin === undefined ? OURS : this.#options.access.judge(origin);
@@ -66,6 +90,26 @@ export class ControlServer {
     };
   }
 
+  /** Descriptors are scarce: for a moment, there are no more connections than now. */
+  #bound(): void {
+    this.#most = Math.min(this.#most, this.#open.size + this.#judged);
+    this.#cancelBound?.();
+    this.#cancelBound = this.#options.after(DESCRIPTORS_SCARCE_MS, () => {
+      this.#most = MAX_CONTROL_CONNECTIONS;
+    });
+  }
+
+  /** The oldest client that has never asked for anything makes room for one that may. */
+  #displace(): boolean {
+    for (const control of this.#open) {
+      if (control.hasAsked) continue;
+      this.#open.delete(control);
+      control.displace(CROWDED);
+      return true;
+    }
+    return false;
+  }
+
   #begin(connection: Connection, verdict: Verdict): StreamHandlers {
     if (verdict.kind === "refused") {
       const { error, by } = verdict;
@@ -91,6 +135,7 @@ export class ControlServer {
 
   /** Ends every connection, after the responses that are still unsent. */
   close(): void {
+    this.#cancelBound?.();
     for (const control of this.#open) control.finish();
   }
 }
@@ -99,8 +144,13 @@ export class ControlServer {
 const OURS: Verdict = { kind: "served", by: "self" };
 
 /** Tells a client why it is not served; its dialect is not known yet. */
-function turnAway(connection: Connection, refusal: OrchestratorError): StreamHandlers {
+function turnAway(
+  connection: Connection,
+  refusal: OrchestratorError,
+  mayLinger: boolean = true,
+): StreamHandlers {
   connection.write(Buffer.from(`${encodeError(refusal, false)}\n`));
-  connection.finish();
+  if (mayLinger) connection.finish();
+  else connection.close();
   return DISCARD;
 }

@@ -25,11 +25,17 @@ import { Access } from "./control/access.ts";
 import { bindDatagram, type DatagramSocket } from "./datagram.ts";
 import { messageChain, OrchestratorError } from "./errors.ts";
 import { SocketOwners } from "./host/credentials.ts";
-import { isSignalIgnored, LineWriter, makePrivateFolder, readSecret } from "./files.ts";
+import {
+  descriptorLimit,
+  isSignalIgnored,
+  LineWriter,
+  makePrivateFolder,
+  readSecret,
+} from "./files.ts";
 import { Guard } from "./host/guard.ts";
 import { Histories } from "./output/history.ts";
 import { type Host, systemHost } from "./host.ts";
-import { FLUSH_MS, KILL_WAIT_MS } from "./limits.ts";
+import { CONTROL_RESERVED_DESCRIPTORS, FLUSH_MS, KILL_WAIT_MS } from "./limits.ts";
 import { Log, parseLogFilter, type TargetLog } from "./log.ts";
 import { openNotifier } from "./host/notify.ts";
 import { type DaemonOptions, parseDaemonOptions, parsePeer } from "./daemon/options.ts";
@@ -132,6 +138,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       orchestrator,
       binaries: state.binaries,
       access,
+      maxDescriptor: descriptorLimit() - CONTROL_RESERVED_DESCRIPTORS,
       log: log.target("control"),
       audit: log.target("audit"),
       after: host.after,

@@ -361,3 +361,17 @@ export class LineWriter {
     }
   }
 }
+
+/** How many file descriptors this process may have: its soft limit, which Bun raises to the hard one. */
+export function descriptorLimit(): number {
+  const limits = readFileSync("/proc/self/limits", "utf8");
+  const soft = /^Max open files\s+(\S+)/m.exec(limits)?.[1];
+  return soft === undefined || soft === "unlimited" ? Number.POSITIVE_INFINITY : Number(soft);
+}
+
+/** The number that the next file descriptor gets: the lowest that is free. @throws if there is none */
+export function nextDescriptor(): number {
+  const fd = openSync("/dev/null", "r");
+  closeSync(fd);
+  return fd;
+}

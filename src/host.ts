@@ -7,6 +7,7 @@
 import { accessSync, constants, statSync } from "node:fs";
 import { setPriority } from "node:os";
 
+import { descriptorLimit, nextDescriptor } from "./files.ts";
 import { OrchestratorError, systemCode } from "./errors.ts";
 import type { Exit } from "./model.ts";
 import {
@@ -62,6 +63,8 @@ export interface Host {
   /** Signals one process, if it is still the one that was seen. */
   signalProcess(process: ProcessIdentity, signal: NodeJS.Signals): SignalResult;
   /** One process as it is now, or undefined. @throws if there is no way to look */
+  /** How many file descriptors this process may still open, by the number of the next one. */
+  descriptorsLeft(): number;
   /** The mark of a process, of which it cannot rid itself but by another program. */
   readMark(pid: number): string | undefined;
   readProcess(pid: number): Omit<ProcessEntry, "mark"> | undefined;
@@ -82,7 +85,15 @@ export interface Host {
 /** The real system. `onFault` hears of callbacks that threw. */
 export function systemHost(onFault: (error: unknown) => void): Host {
   const table = new ProcessTable();
+  const limit = descriptorLimit();
   return {
+    descriptorsLeft: () => {
+      try {
+        return limit - nextDescriptor();
+      } catch {
+        return 0; // there is none
+      }
+    },
     spawn: (request) => spawn(request, onFault),
     signalGroup,
     signalProcess,

@@ -310,3 +310,15 @@ export const MAX_PEERS = 1_024;
 
 /** Generations between a process that connects and the instance: wrappers nest a few deep. */
 export const MAX_DESCENT = 64;
+
+/**
+ * File descriptors that are left when instances are no longer added or started: what runs has to
+ * connect, print and be started again, and somebody has to be able to stop it.
+ */
+export const RESERVED_DESCRIPTORS = 64;
+
+/** File descriptors that are left when control connections are no longer taken: for what runs. */
+export const CONTROL_RESERVED_DESCRIPTORS = 32;
+
+/** How long the number of control connections is held when descriptors were scarce: then it is tried again. */
+export const DESCRIPTORS_SCARCE_MS = 500;

@@ -67,7 +67,7 @@ export interface Uploaded {
 /** The instances and links of one daemon. */
 export class Orchestrator {
   readonly #options: OrchestratorOptions;
-  readonly #instances: Registry = new Registry();
+  readonly #instances: Registry;
   readonly #router: Router;
   readonly #pool: OutboxPool;
   readonly #notices: Notices;
@@ -83,6 +83,7 @@ export class Orchestrator {
   constructor(options: OrchestratorOptions) {
     this.#options = options;
     const { host, log } = options;
+    this.#instances = new Registry(host.descriptorsLeft);
     const { store } = options.state;
     const quiet = new QuietLog(log.target("router"), host.now);
     this.#memory = new Memory({
@@ -417,10 +418,9 @@ export class Orchestrator {
       supervisor: { host, log: log.target("supervisor"), newMark, newCgroup, random },
       control: async (request) => {
         const { kind, id } = request;
-        const tell = (result: string): void => {
-          const asked = { by: `instance ${instance.id}`, request: `${kind}(${id})`, result };
-          log.target("audit").info("run:instance", "change asked for", asked);
-        };
+        const asked = { by: `instance ${instance.id}`, request: `${kind}(${id})` };
+        const tell = (result: string): void =>
+          log.target("audit").info("run:instance", "change asked for", { ...asked, result });
         try {
           const batch = await (kind === "Start" ? this.start(id, request.priority) : this.stop(id));
           this.#memory.commit();

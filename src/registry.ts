@@ -2,7 +2,7 @@
 
 import { OrchestratorError } from "./errors.ts";
 import type { Instance } from "./instance.ts";
-import { MAX_INSTANCES } from "./limits.ts";
+import { MAX_INSTANCES, RESERVED_DESCRIPTORS } from "./limits.ts";
 import type { InstanceId } from "./model.ts";
 
 export class Registry {
@@ -11,6 +11,12 @@ export class Registry {
   #sorted: readonly Instance[] | undefined;
   /** Nothing is added or started any more. */
   isEnding = false;
+  readonly #descriptorsLeft: () => number;
+
+  /** `descriptorsLeft` tells how many file descriptors this process may still open. */
+  constructor(descriptorsLeft: () => number) {
+    this.#descriptorsLeft = descriptorsLeft;
+  }
 
   add(instance: Instance): void {
     this.#instances.set(instance.id, instance);
@@ -63,6 +69,7 @@ export class Registry {
     const instance = this.find(id, "start");
     const subject = `Cannot start instance "${id}"`;
     if (this.isEnding) throw ending(subject);
+    this.#checkDescriptors(subject);
     if (!instance.isRemoving) return instance;
     throw new OrchestratorError("wrong_state", `${subject}: it is being removed`);
   }
@@ -78,12 +85,23 @@ export class Registry {
       );
     }
     if (name !== undefined) this.checkName(name, subject);
+    this.#checkDescriptors(subject);
     if (this.#instances.size >= MAX_INSTANCES) {
       throw new OrchestratorError(
         "limit_exceeded",
         `${subject}: ${MAX_INSTANCES} are registered, which is the limit; remove one first`,
       );
     }
+  }
+
+  /** What runs must be able to go on, and be stopped. @throws `limit_exceeded` */
+  #checkDescriptors(subject: string): void {
+    if (this.#descriptorsLeft() > RESERVED_DESCRIPTORS) return;
+    throw new OrchestratorError(
+      "limit_exceeded",
+      `${subject}: only ${RESERVED_DESCRIPTORS} file descriptors are left, which are kept for what runs`,
+      { hint: "start the daemon with a higher limit: ulimit -n 65536, or LimitNOFILE=65536" },
+    );
   }
 
   /** @throws `already_exists` if another instance is called so */

@@ -36,6 +36,8 @@ export type Origin =
 export interface Connection {
   /** Of one that was accepted. */
   readonly origin?: Origin;
+  /** Of one that was accepted: the number of its file descriptor, the lowest that was free. */
+  readonly descriptor?: number;
   /** Who is at the other end, for the log. */
   readonly peer: string;
   /** Returns how many bytes the kernel took: 0 if it is full or the connection is gone. */
@@ -72,7 +74,7 @@ export const DISCARD: StreamHandlers = { data() {}, drain() {}, end() {}, close(
 
 function wrap(socket: Socket<State>, peer: string, origin?: Origin): Connection {
   return {
-    ...(origin === undefined ? {} : { origin }),
+    ...(origin === undefined ? {} : { origin, descriptor: socket.fd }),
     peer,
     write: (bytes) => Math.max(0, socket.write(bytes)),
     finish: () => {

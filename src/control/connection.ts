@@ -85,6 +85,8 @@ export class ControlConnection {
   readonly #connection: Connection;
   readonly #id: number;
   readonly #intake: Intake;
+  /** Whether it has ever sent a request, understood or not. */
+  hasAsked = false;
   #isClosed = false;
   #unsent: Buffer[] = [];
   #unsentBytes = 0;
@@ -124,7 +126,10 @@ export class ControlConnection {
     this.#intake = new Intake({
       pause: () => connection.pause(),
       resume: () => connection.resume(),
-      onRequest: () => this.#cancelFirst(),
+      onRequest: () => {
+        this.hasAsked = true;
+        this.#cancelFirst();
+      },
       after: options.after,
     });
     this.#serve().catch((error) => {
@@ -162,6 +167,12 @@ export class ControlConnection {
     this.#wakeSent?.();
     this.#pumpStream();
     if (this.#isFinishing) this.#connection.finish();
+  }
+
+  /** Ends a connection that has not asked for anything, with the reason. */
+  displace(reason: OrchestratorError): void {
+    this.#connection.write(Buffer.from(`${encodeError(reason, false)}\n`));
+    this.#connection.close();
   }
 
   /** Ends the connection when everything is sent. */

@@ -214,6 +214,11 @@ export class FakeHost implements Host {
     return "sent";
   }
 
+  /** As many as anybody may want. */
+  descriptorsLeft(): number {
+    return 1_000_000;
+  }
+
   readMark(pid: number): string | undefined {
     return this.readProcess(pid)?.mark;
   }
