@@ -21,6 +21,7 @@ import { badServer, SERVER_VICES } from "../test/experiments/exporter.ts";
 import { FLOODS, flood, roundTrips } from "../test/experiments/floods.ts";
 import { circle, orchestrators } from "../test/experiments/loops.ts";
 import { double, OFFENCES, type Offence, offend } from "../test/experiments/offenders.ts";
+import { garbage } from "../test/experiments/garbage.ts";
 import { formatFigure, misses, type Outcome } from "../test/experiments/outcome.ts";
 import { type Race, race, RACES } from "../test/experiments/races.ts";
 import { bomb, daemonEnds, EVASIONS, evasion, manyStops } from "../test/experiments/stops.ts";
@@ -107,6 +108,10 @@ const EXPERIMENTS: readonly Experiment[] = [
   {
     name: "R25 crowd",
     run: (scaled) => crowd({ silent: 1_000, slow: 1_000, ms: scaled(300_000) }),
+  },
+  {
+    name: "R27 garbage",
+    run: (scaled) => garbage({ inputs: scaled(100_000), seed: Date.now() % 2 ** 32 }),
   },
   {
     name: "R26 descriptors",

@@ -139,7 +139,7 @@ function textFault(text: string): string | undefined {
   return text.isWellFormed() ? undefined : "contains an unpaired surrogate";
 }
 
-const DURATION = /^([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)$/;
+const DURATION = /^([0-9]{1,15}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)$/;
 const DURATION_MS: Readonly<Record<string, number>> = {
   ms: 1,
   s: 1_000,
@@ -151,9 +151,9 @@ const DURATION_MS: Readonly<Record<string, number>> = {
 /** Reads a duration (`250ms`, `5s`, `1.5m`, `2h`, `1d`) in milliseconds, or returns undefined. */
 export function parseDuration(text: string): number | undefined {
   const match = DURATION.exec(text);
-  return match === null
-    ? undefined
-    : Math.round(Number(match[1]) * (DURATION_MS[match[2] as string] as number));
+  if (match === null) return undefined;
+  const ms = Math.round(Number(match[1]) * (DURATION_MS[match[2] as string] as number));
+  return Number.isSafeInteger(ms) ? ms : undefined;
 }
 
 /** The spelling of a duration that `parseDuration` reads back: whole, in the largest unit. */

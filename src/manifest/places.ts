@@ -3,6 +3,7 @@
 // Bun's parsers give values but no places, not even of what they cannot parse. A scanner of our own
 // finds the places; a statement that cannot be parsed is found by parsing ever shorter beginnings.
 
+import { escapeText } from "../log.ts";
 import { type KeyPath, type Place } from "./fault.ts";
 import { type Format, pathKey, Scanner } from "./scan.ts";
 import { scanToml } from "./toml.ts";
@@ -67,7 +68,7 @@ export function parseText(source: string, format: Format): ParsedValue | SyntaxF
       twice: isKnown ? twice.map(({ path, at }) => ({ path, place: placeAt(at) })) : [],
     };
   } catch (error) {
-    const reason = (error as Error).message.replace(/^\w+ Parse error: /, "");
+    const reason = escapeText((error as Error).message.replace(/^\w+ Parse error: /, ""));
     const message =
       error instanceof RangeError
         ? "it is nested too deep"
