@@ -8,7 +8,7 @@ import { parseCommand } from "./cli/parse.ts";
 import { RUN } from "./cli/run.ts";
 import { Session } from "./cli/session.ts";
 import { ClosedPipe, processTerminal, type Terminal } from "./cli/terminal.ts";
-import { VERSION } from "./cli/version.ts";
+import { versionLine } from "./version.ts";
 
 export { parseCommand } from "./cli/parse.ts";
 
@@ -30,7 +30,7 @@ export async function main(
   async function run(): Promise<number> {
     const invocation = parseCommand(argv);
     if (invocation.kind === "version") {
-      await terminal.write(`veecle-orchestrator ${VERSION}\n`);
+      await terminal.write(versionLine());
       return 0;
     }
     if (invocation.kind === "help") {
@@ -41,6 +41,10 @@ export async function main(
     const { command, values } = invocation;
     asked = { command: command.name, values };
     session = new Session(values, terminal, plain);
+    if (invocation.kind === "first") {
+      await (await import("./cli/first.ts")).first(session);
+      return 0;
+    }
     return (await RUN[command.name](session)) ?? 0;
   }
 

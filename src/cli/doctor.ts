@@ -6,13 +6,15 @@ import { dirname } from "node:path";
 import { formatAddress } from "../address.ts";
 import { messageChain, OrchestratorError } from "../errors.ts";
 import type { Info } from "../protocol/info.ts";
+import { ownCgroup } from "../host/cgroup.ts";
 import { escapeText } from "../log.ts";
 import { PROTOCOL_VERSION } from "../protocol.ts";
+import { VERSION } from "../version.ts";
 import { droppedTotal } from "./print.ts";
 import { everyInstance, type Session } from "./session.ts";
 import { CLI, DAEMON } from "./surface.ts";
 import { paint } from "./table.ts";
-import { count, formatBytes, stateWords } from "./words.ts";
+import { count, formatBytes, formatDuration, stateWords } from "./words.ts";
 
 /** What was looked at, and what came of it. */
 export interface Finding {
@@ -33,13 +35,25 @@ const MIN_DESCRIPTORS = 1_024;
 /** What `ulimit -e` must be, so that a priority of high (nice −10) can be set. */
 const NEEDED_NICE = 30;
 
+/** Clocks that are further apart make times of events and output hard to read. */
+const MAX_SKEW_MS = 5_000;
+
 /** The exit code where something does not work. */
 const HAS_PROBLEMS = 3;
 
 export async function doctor(session: Session): Promise<number> {
-  const findings = [...socketFindings(session), ...diskFindings(session)];
+  const findings = [
+    ...socketFindings(session),
+    ...folderFindings(session),
+    ...diskFindings(session),
+    ...groupFindings(),
+  ];
   const info = await reach(session, findings);
-  if (info !== undefined) {
+  if (info === undefined) {
+    // What a daemon would have that is started from here.
+    const own = { limits: limitsOf("self"), mayAll: process.getuid?.() === 0 };
+    findings.push(...limitFindings(own.limits, own.mayAll, 0));
+  } else {
     const isHere = session.address.kind === "unix";
     const instances = Object.keys(info.runtimes).length;
     if (isHere) findings.push(...limitFindings(limitsOf(info.pid), isRoot(info.pid), instances));
@@ -71,6 +85,17 @@ async function reach(session: Session, findings: Finding[]): Promise<Info | unde
     const info = await session.info();
     const text = `version ${version}, process ${info.pid}, answers`;
     findings.push(finding("ok", "daemon", text));
+    if (info.version !== undefined && info.version !== VERSION) {
+      const other = `the daemon's program is ${info.version}, this one ${VERSION}`;
+      findings.push(finding("warning", "release", other, "use both from the same release"));
+    }
+    const skewMs = Math.abs((info.time ?? session.terminal.now()) - session.terminal.now());
+    if (skewMs > MAX_SKEW_MS) {
+      const apart = `the daemon's is ${formatDuration(skewMs)} apart from this one`;
+      findings.push(
+        finding("warning", "clock", apart, "set both, for example with an NTP service"),
+      );
+    } else findings.push(finding("ok", "clock", "as the daemon's"));
     if (version !== PROTOCOL_VERSION) {
       const other = `it speaks version ${version}, this program ${PROTOCOL_VERSION}`;
       findings.push(finding("warning", "version", other, "use both from the same release"));
@@ -103,8 +128,8 @@ function socketFindings(session: Session): Finding[] {
         : finding(
             "warning",
             "socket",
-            `${shown} has neither a password nor encryption`,
-            "use it only within a network of your own",
+            `${shown} is not encrypted`,
+            "use it only within a network of your own, or through ssh -L",
           ),
     ];
   }
@@ -125,6 +150,45 @@ function socketFindings(session: Session): Finding[] {
   ];
 }
 
+/** Where sockets go by default: a folder that only its user may enter. */
+function folderFindings({ address, terminal: { env } }: Session): Finding[] {
+  const folder = env["XDG_RUNTIME_DIR"];
+  if (address.kind === "tcp" || folder === undefined || folder === "") return [];
+  const stat = statSync(folder, { throwIfNoEntry: false });
+  const subject = "runtime folder";
+  if (stat?.isDirectory() !== true) {
+    return [finding("problem", subject, `${folder} is not there`, `mkdir -m 0700 ${folder}`)];
+  }
+  const own = process.getuid?.() ?? 0;
+  if (stat.uid !== own && own !== 0) {
+    const text = `${folder} belongs to user ${stat.uid}`;
+    return [finding("problem", subject, text, "set XDG_RUNTIME_DIR to a folder of your own")];
+  }
+  if ((stat.mode & 0o022) !== 0) {
+    return [
+      finding("warning", subject, `${folder}: others may write there`, `chmod 700 ${folder}`),
+    ];
+  }
+  return [finding("ok", subject, folder)];
+}
+
+/** Whether stops may use a control group of the daemon's own; without, they look through processes. */
+function groupFindings(): Finding[] {
+  const read = (path: string): string => {
+    try {
+      return readFileSync(path, "utf8");
+    } catch {
+      return "";
+    }
+  };
+  const group = ownCgroup(read("/proc/self/cgroup"), read("/proc/self/mountinfo"));
+  const text =
+    group === undefined
+      ? "none of version 2 here: stops look through all processes, which finds as much and takes longer"
+      : `${group}; used by a daemon to which it is delegated (Delegate=yes of its unit)`;
+  return [finding("ok", "control group", text)];
+}
+
 /** Room where the state is kept by default; a daemon with --state-dir keeps it elsewhere. */
 function diskFindings({ terminal: { env } }: Session): Finding[] {
   const home = env["HOME"];
@@ -141,7 +205,7 @@ function diskFindings({ terminal: { env } }: Session): Finding[] {
 }
 
 /** The limits of the daemon's process; empty where it is not ours to see, or elsewhere. */
-function limitsOf(pid: number): string {
+function limitsOf(pid: number | "self"): string {
   try {
     return readFileSync(`/proc/${pid}/limits`, "utf8");
   } catch {

@@ -1,9 +1,10 @@
 // The page `docs/cli.md`, from the same table as parsing and help.
 //
-// As a program of its own it writes that page: `bun run manual`.
+// As a program of its own it writes that page, and the one for man: `bun run manual`.
 
 import { COMMANDS } from "./commands.ts";
 import { EXIT_CODES_TABLE, helpPage } from "./help.ts";
+import { manPage } from "./man.ts";
 import { COMMON_OPTIONS } from "./surface.ts";
 
 /** The page in Markdown. */
@@ -48,4 +49,8 @@ function list(rows: readonly (readonly [string, string])[]): string {
   return rows.map(([left, right]) => `- \`${left}\`: ${right}`).join("\n");
 }
 
-if (import.meta.main) await Bun.write(`${import.meta.dir}/../../docs/cli.md`, manual());
+if (import.meta.main) {
+  const docs = `${import.meta.dir}/../../docs`;
+  await Bun.write(`${docs}/cli.md`, manual());
+  await Bun.write(`${docs}/veecle-orchestrator.1`, manPage());
+}

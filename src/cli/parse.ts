@@ -44,6 +44,8 @@ import {
 export type Invocation =
   | { readonly kind: "help"; readonly topic: string }
   | { readonly kind: "version" }
+  /** No command: only where to look for a daemon; the command lends its options. */
+  | { readonly kind: "first"; readonly command: Command; readonly values: Values }
   | {
       readonly kind: "run";
       readonly command: Command;
@@ -98,9 +100,11 @@ export function parseCommand(argv: readonly string[]): Invocation {
     return { kind: "help", topic: topicOf(words[0] === "help" ? words.slice(1) : words) };
   }
   if (options.has("--version")) return { kind: "version" };
-  const command = commandOf(words);
+  const isFirst = words.length === 0 && sorted.unknown.length === 0 && sorted.rest.length === 0;
+  const command = isFirst ? (findCommand("ps") as Command) : commandOf(words);
   const values = new Map<string, readonly string[]>();
   takeOptions(command, sorted, values);
+  if (isFirst) return { kind: "first", command, values: new Values(values) };
   const given = words.slice(command.name.split(" ").length);
   // Behind "--" stand arguments that begin with a hyphen, then the rest.
   const missing = command.rest === undefined ? Number.POSITIVE_INFINITY : command.arguments.length;

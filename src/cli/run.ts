@@ -21,7 +21,7 @@ import { everyInstance, instanceDocument, type Session } from "./session.ts";
 import { status } from "./status.ts";
 import { restart, start, stop } from "./steer.ts";
 import type { CommandName } from "./surface.ts";
-import { VERSION } from "./version.ts";
+import { VERSION } from "../version.ts";
 import { wait } from "./wait.ts";
 import { count } from "./words.ts";
 

@@ -9,9 +9,12 @@ import { readSecret } from "../files.ts";
 import type { Info, RuntimeInfo } from "../protocol/info.ts";
 import { isObject } from "../json.ts";
 import { type InstanceId, parseInstanceId } from "../model.ts";
+import { escapeText } from "../log.ts";
 import type { Request } from "../protocol.ts";
+import { VERSION } from "../version.ts";
 import type { Values } from "./parse.ts";
 import { findInstance } from "./resolve.ts";
+import { paint } from "./table.ts";
 import type { Terminal } from "./terminal.ts";
 import type { NameOf } from "./telling.ts";
 import { isoTime } from "./words.ts";
@@ -33,6 +36,7 @@ export class Session {
   readonly isJson: boolean;
   readonly isQuiet: boolean;
   #client: ControlClient | undefined;
+  #isCompared = false;
   readonly #others: Set<ControlClient> = new Set();
 
   constructor(values: Values, terminal: Terminal, isPlain: boolean) {
@@ -87,11 +91,21 @@ export class Session {
   async info(): Promise<Info> {
     const info = await this.request({ kind: "Info" });
     if (isObject(info) && isObject(info["runtimes"]) && Array.isArray(info["routes"])) {
+      this.#compareVersion(info["version"]);
       return info as unknown as Info;
     }
     throw new OrchestratorError("io", "Cannot read the orchestrator's state: unknown form", {
       hint: "is the daemon of another version than this program?",
     });
+  }
+
+  /** A person is told once that the daemon is of another release; what both know works all the same. */
+  #compareVersion(daemon: unknown): void {
+    if (this.#isCompared || this.isJson || this.isQuiet) return;
+    this.#isCompared = true;
+    if (typeof daemon !== "string" || daemon === VERSION) return;
+    const text = `the daemon is of version ${daemon}, this program of ${VERSION}`;
+    this.terminal.report(`${paint(this.reportColour, "33", "note:")} ${escapeText(text)}\n`);
   }
 
   /** The instance that a value names; a whole id is taken as it is. */

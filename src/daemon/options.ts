@@ -4,7 +4,7 @@ import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 
 import { type Address, parseAddress, parseTcpAddress, type TcpAddress } from "../address.ts";
-import { VERSION } from "../cli/version.ts";
+import { versionLine } from "../version.ts";
 import { defaultControlAddress } from "../client.ts";
 import { OrchestratorError } from "../errors.ts";
 import { MAX_FRAME_BYTES, MAX_OUTPUT_FILES, MAX_PEERS, MIN_OUTPUT_FILE_BYTES } from "../limits.ts";
@@ -104,7 +104,7 @@ export function parseDaemonOptions(
     });
   }
   if (values["help"] === true) return USAGE;
-  if (values["version"] === true) return `veecle-orchestrator ${VERSION}\n`;
+  if (values["version"] === true) return versionLine();
   const text = (key: string, variable?: string): string | undefined => {
     const value = values[key] ?? (variable === undefined ? undefined : env[variable]);
     return typeof value === "string" && value !== "" ? value : undefined;

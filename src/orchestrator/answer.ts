@@ -5,6 +5,7 @@ import type { Instance } from "../instance.ts";
 import type { PeerReceiver } from "../peer.ts";
 import { JsonPieces } from "../protocol.ts";
 import type { Info, LinkInfo } from "../protocol/info.ts";
+import { VERSION } from "../version.ts";
 import type { TelemetryExporter } from "../telemetry.ts";
 
 const HEAD = Buffer.from('{"runtimes":{');
@@ -41,6 +42,8 @@ export function encodeInfo(
       strangers: receiver.strangers,
     },
     pid: process.pid,
+    version: VERSION,
+    time: Math.round(host.wallMs()),
   };
   const tail = Buffer.from(`},${JSON.stringify(others).slice(1)}`);
   return new JsonPieces([HEAD, ...runtimes, tail]);

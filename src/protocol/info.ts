@@ -84,6 +84,10 @@ export interface Info {
     readonly strangers: number;
   };
   readonly pid: number;
+  /** Of the daemon's program. */
+  readonly version: string;
+  /** Of the daemon's clock, in milliseconds since the epoch. */
+  readonly time: number;
 }
 
 /** One event, as an item of the stream. */

@@ -117,7 +117,6 @@ describe("parseCommand() reads", () => {
 
 describe("parseCommand() refuses", () => {
   const table: [line: string, ...refusal: string[]][] = [
-    ["", "Cannot run: no command given", 'see "bun run cli help"'],
     ["xyz", 'Cannot run "xyz": no such command', 'see "bun run cli help"'],
     ["runtim list", 'Cannot run "runtim": no such command', 'did you mean "runtime list"?'],
     ["lnik", 'Cannot run "lnik": no such command', 'did you mean "link"?'],

@@ -40,7 +40,16 @@ function runtime(fields: Partial<RuntimeInfo> = {}): RuntimeInfo {
 const NO_PEERS = { received: 0, unlinked: 0, refused: 0, strangers: 0 };
 
 function info(runtimes: Record<string, RuntimeInfo>, routes: LinkInfo[] = []): Info {
-  return { runtimes, links: {}, routes, telemetry: null, peers: NO_PEERS, pid: 1 };
+  return {
+    runtimes,
+    links: {},
+    routes,
+    telemetry: null,
+    peers: NO_PEERS,
+    pid: 1,
+    version: "0.1.0",
+    time: 0,
+  };
 }
 
 describe("formatError()", () => {

@@ -83,7 +83,10 @@ describe.each(DIALECTS)("In the %s dialect", (dialect) => {
         dropped: {},
       });
       const peers = { received: 0, unlinked: 0, refused: 0, strangers: 0 };
-      expect(rest).toEqual({ telemetry: null, peers, pid: daemon.pid });
+      const { version, time, ...others } = rest;
+      expect(others).toEqual({ telemetry: null, peers, pid: daemon.pid });
+      expect(version).toMatch(/^\d+\.\d+\.\d+$/);
+      expect(Math.abs(time - Date.now())).toBeLessThan(60_000);
     }));
 
   test("an id may be written in any usual way, and is printed in one (P-12)", () =>

@@ -1,10 +1,10 @@
 import { describe, expect, test } from "bun:test";
 
-import { FOUND } from "./fuzz/found.ts";
-import { mutate, shrink } from "./fuzz/mutate.ts";
-import { breaks, formatFound, search } from "./fuzz/search.ts";
-import { type Surface, SURFACES } from "./fuzz/surfaces.ts";
-import { Random } from "./support/random.ts";
+import { FOUND } from "./found.ts";
+import { mutate, shrink } from "./mutate.ts";
+import { breaks, formatFound, search } from "./search.ts";
+import { type Surface, SURFACES } from "./surfaces.ts";
+import { Random } from "../support/random.ts";
 
 /** Of the time in which a surface is tried here. */
 const SECONDS = 0.4;

@@ -1,0 +1,69 @@
+// No command at all: says whether a daemon runs, what it holds, and what may be typed next.
+
+import { formatAddress } from "../address.ts";
+import { messageChain, OrchestratorError } from "../errors.ts";
+import { escapeText } from "../log.ts";
+import type { Info } from "../protocol/info.ts";
+import { everyInstance, type Session } from "./session.ts";
+import { CLI, DAEMON } from "./surface.ts";
+import { count } from "./words.ts";
+
+/** A command, and what it does. */
+type Next = readonly [command: string, text: string];
+
+export async function first(session: Session): Promise<void> {
+  const where = formatAddress(session.address);
+  let said: string;
+  let next: readonly Next[];
+  let info: Info | undefined;
+  try {
+    info = await session.info();
+    said = `An orchestrator serves ${where} (process ${info.pid}): ${holds(info)}.`;
+    next = afterInfo(info);
+  } catch (error) {
+    if (!(error instanceof OrchestratorError)) throw error;
+    const [, cause = error.message] = messageChain(error);
+    said = `No orchestrator answers at ${where}: ${cause}.`;
+    next = [
+      [DAEMON, "start one"],
+      [`${CLI} doctor`, "look for what is in its way"],
+    ];
+  }
+  const all: readonly Next[] = [...next, [`${CLI} help`, "all commands"]];
+  const width = Math.max(...all.map(([command]) => command.length));
+  await session.answer(
+    {
+      daemon: info === undefined ? null : { address: where, pid: info.pid },
+      next: all.map(([command]) => command),
+    },
+    () =>
+      `${escapeText(said)}\n\n` +
+      all.map(([command, text]) => `  ${escapeText(command.padEnd(width))}  ${text}\n`).join(""),
+  );
+}
+
+function holds(info: Info): string {
+  const runtimes = Object.values(info.runtimes);
+  const running = runtimes.filter(({ state }) => state === "running").length;
+  const of = runtimes.length === 0 ? "" : `, ${running} running`;
+  return `${count(runtimes.length, "instance")}${of}, ${count(info.routes.length, "link")}`;
+}
+
+function afterInfo(info: Info): Next[] {
+  const instances = everyInstance(info);
+  const [one] = instances;
+  if (one === undefined) {
+    return [
+      [`${CLI} runtime add PROGRAM --start`, "run a program"],
+      [`${CLI} up FILE`, "or everything that a manifest names"],
+    ];
+  }
+  const failed = instances.find(({ runtime }) => runtime.state === "failed");
+  const idle = instances.find(({ runtime }) => runtime.state === "stopped");
+  return [
+    [`${CLI} ps`, "see what runs"],
+    ...(failed === undefined ? [] : [[`${CLI} why ${failed.name}`, "it has failed"] as const]),
+    ...(idle === undefined ? [] : [[`${CLI} start ${idle.name}`, "it does not run"] as const]),
+    [`${CLI} logs -f`, "what they print"],
+  ];
+}
