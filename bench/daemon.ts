@@ -110,9 +110,11 @@ export async function buildDaemon(folder: string): Promise<string[]> {
   const { scripts } = (await Bun.file(join(ROOT, "package.json")).json()) as {
     scripts: { build: string };
   };
-  const words = scripts.build.replace("dist/veecle-orchestrator", program).split(" ");
+  const command = scripts.build
+    .replace("dist/veecle-orchestrator", program)
+    .replace(/^bun /, `"${process.execPath}" `);
   const build = Bun.spawn({
-    cmd: [process.execPath, ...words.slice(1)],
+    cmd: ["sh", "-c", command],
     cwd: ROOT,
     stdio: ["ignore", "ignore", "pipe"],
   });

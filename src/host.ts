@@ -14,6 +14,7 @@ import {
   type ProcessEntry,
   type ProcessIdentity,
   ProcessTable,
+  childrenOf,
   readMark,
   readProcess,
   readResources,
@@ -65,6 +66,8 @@ export interface Host {
   /** One process as it is now, or undefined. @throws if there is no way to look */
   /** How many file descriptors this process may still open, by the number of the next one. */
   descriptorsLeft(): number;
+  /** Who has been started by a process and lives; empty where the system does not tell. */
+  childrenOf(pid: number): number[];
   /** The mark of a process, of which it cannot rid itself but by another program. */
   readMark(pid: number): string | undefined;
   readProcess(pid: number): Omit<ProcessEntry, "mark"> | undefined;
@@ -97,6 +100,7 @@ export function systemHost(onFault: (error: unknown) => void): Host {
     spawn: (request) => spawn(request, onFault),
     signalGroup,
     signalProcess,
+    childrenOf,
     readMark,
     readProcess,
     snapshot: () => table.snapshot(),

@@ -322,3 +322,6 @@ export const CONTROL_RESERVED_DESCRIPTORS = 32;
 
 /** How long the number of control connections is held when descriptors were scarce: then it is tried again. */
 export const DESCRIPTORS_SCARCE_MS = 500;
+
+/** Descendants that are looked at before a stop's signal: a few ms; a bomb has other traces. */
+export const MAX_REMEMBERED = 256;

@@ -20,6 +20,7 @@ export interface LogFilter {
 
 /** The rooms that a directive may name without a level. */
 export const LOG_TARGETS: readonly string[] = [
+  "audit",
   "client",
   "control",
   "daemon",

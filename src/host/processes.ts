@@ -99,6 +99,20 @@ export function signalProcess(
   }
 }
 
+/** Who has been started by a process and lives: a look that does not go through all processes. */
+export function childrenOf(pid: number): number[] {
+  try {
+    const threads = readdirSync(`/proc/${pid}/task`);
+    return threads.flatMap((thread) =>
+      readText(`/proc/${pid}/task/${thread}/children`) // without CONFIG_PROC_CHILDREN: not there
+        .split(" ")
+        .flatMap((word) => (word === "" ? [] : Number(word))),
+    );
+  } catch {
+    return []; // it has ended, or is not ours to see
+  }
+}
+
 /** The mark of a process as it was when its program began; undefined: none, or not ours to see. */
 export function readMark(pid: number): string | undefined {
   try {

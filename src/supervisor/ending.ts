@@ -47,6 +47,7 @@ export class Ending {
   begin(signal: StopSignal, graceMs: number): void {
     const { id, run, host } = this.#options;
     this.#signal = signal;
+    if (!run.hasExited) run.tree.remember();
     try {
       // What is killed before anybody looks takes along the traces of what has left its group.
       run.tree.signal(signal === "SIGKILL" ? "SIGSTOP" : signal);

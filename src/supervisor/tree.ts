@@ -7,13 +7,25 @@
 import type { Cgroup } from "../host/cgroup.ts";
 import { OrchestratorError } from "../errors.ts";
 import type { Host } from "../host.ts";
-import { HELD_NUMBER_MS, MAX_FREEZE_LOOKS, MAX_NAMED_PROCESSES } from "../limits.ts";
+import {
+  HELD_NUMBER_MS,
+  MAX_FREEZE_LOOKS,
+  MAX_NAMED_PROCESSES,
+  MAX_REMEMBERED,
+} from "../limits.ts";
 import { type ProcessEntry, type Resources, TICK_MS } from "../host/processes.ts";
 
 /** What a tree needs of the system. */
 export type TreeHost = Pick<
   Host,
-  "signalGroup" | "signalProcess" | "readProcess" | "snapshot" | "resources" | "now" | "after"
+  | "signalGroup"
+  | "signalProcess"
+  | "readProcess"
+  | "childrenOf"
+  | "snapshot"
+  | "resources"
+  | "now"
+  | "after"
 >;
 
 /** What tells a process that we started from every other one, also after the daemon was started anew. */
@@ -63,6 +75,12 @@ export class Members {
   /** Pid → start time of everybody who was in the tree at the last look. */
   #known: ReadonlyMap<number, number> = new Map();
 
+  /** These were seen in the tree, whatever they will be known by later. */
+  remember(entries: readonly Omit<ProcessEntry, "mark">[]): void {
+    const seen = entries.map(({ pid, startTicks }): [number, number] => [pid, startTicks]);
+    this.#known = new Map([...this.#known, ...seen]);
+  }
+
   /** `seeds` belong to the tree for sure; so does whoever comes from them. */
   find(index: Index, seeds: Iterable<ProcessEntry>): ProcessEntry[] {
     const members = new Map<number, ProcessEntry>();
@@ -110,6 +128,28 @@ export class Tree {
   /** The process that we started has ended just now: its number may go to somebody else. */
   leaderExited(): void {
     this.#heldMs = this.#host.now();
+  }
+
+  /**
+   * Remembers whoever descends from our process, at once: when that ends at a signal, a child that
+   * has left its session and cleared its environment has nothing left to be known by.
+   */
+  remember(): void {
+    const open = [this.#root.pid];
+    const seen: Omit<ProcessEntry, "mark">[] = [];
+    for (
+      let pid = open.pop();
+      pid !== undefined && seen.length < MAX_REMEMBERED;
+      pid = open.pop()
+    ) {
+      for (const child of this.#host.childrenOf(pid)) {
+        const entry = this.#host.readProcess(child);
+        if (entry === undefined) continue;
+        seen.push(entry);
+        open.push(child);
+      }
+    }
+    if (seen.length > 0) this.#members.remember(seen);
   }
 
   /**

@@ -81,7 +81,7 @@ export async function daemonEnds(size: {
 }
 
 /** Ways in which `evader.sh` is hard to end. */
-export const EVASIONS = ["stubborn", "stopped", "session", "clean", "orphan"] as const;
+export const EVASIONS = ["stubborn", "stopped", "session", "clean", "orphan", "tangled"] as const;
 
 /** A stop is answered within the grace and a little, and then nothing is left. */
 export async function evasion(

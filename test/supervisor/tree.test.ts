@@ -80,6 +80,15 @@ describe("A tree, in memory", () => {
     expect(await pids()).toEqual([leader.pid, orphan.pid, child.pid]);
   });
 
+  test("holds whoever descended from its process when it was asked to remember, however deep", async () => {
+    const parent = leader.fork({ session: true, mark: null });
+    const child = parent.fork({ session: true, mark: null });
+    tree.remember();
+    gone(parent);
+    gone(leader);
+    expect(await pids()).toEqual([child.pid]);
+  });
+
   test("does not hold an orphan that was never seen, outside the session and without the mark", async () => {
     const parent = leader.fork();
     parent.fork({ session: true, mark: null });

@@ -219,6 +219,10 @@ export class FakeHost implements Host {
     return 1_000_000;
   }
 
+  childrenOf(pid: number): number[] {
+    return this.table.filter(({ parent }) => parent === pid).map((entry) => entry.pid);
+  }
+
   readMark(pid: number): string | undefined {
     return this.readProcess(pid)?.mark;
   }
