@@ -2,8 +2,11 @@
 
 import { OrchestratorError } from "./errors.ts";
 import type { Instance } from "./instance.ts";
-import { MAX_INSTANCES, RESERVED_DESCRIPTORS } from "./limits.ts";
+import { MAX_CONTROL_CONNECTIONS, MAX_INSTANCES, RESERVED_DESCRIPTORS } from "./limits.ts";
 import type { InstanceId } from "./model.ts";
+
+/** The most descriptors that an addition or a start takes. */
+const PER_START = 8;
 
 export class Registry {
   readonly #instances: Map<InstanceId, Instance> = new Map();
@@ -12,6 +15,8 @@ export class Registry {
   /** Nothing is added or started any more. */
   isEnding = false;
   readonly #descriptorsLeft: () => number;
+  /** So many additions and starts need not be looked at: there is room for all of them. */
+  #certain = 0;
 
   /** `descriptorsLeft` tells how many file descriptors this process may still open. */
   constructor(descriptorsLeft: () => number) {
@@ -96,7 +101,10 @@ export class Registry {
 
   /** What runs must be able to go on, and be stopped. @throws `limit_exceeded` */
   #checkDescriptors(subject: string): void {
-    if (this.#descriptorsLeft() > RESERVED_DESCRIPTORS) return;
+    if (this.#certain-- > 0) return;
+    const left = this.#descriptorsLeft();
+    this.#certain = Math.floor((left - RESERVED_DESCRIPTORS - MAX_CONTROL_CONNECTIONS) / PER_START);
+    if (left > RESERVED_DESCRIPTORS) return;
     throw new OrchestratorError(
       "limit_exceeded",
       `${subject}: only ${RESERVED_DESCRIPTORS} file descriptors are left, which are kept for what runs`,

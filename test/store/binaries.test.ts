@@ -255,7 +255,7 @@ describe("Binaries", () => {
     turn();
     await Promise.all([binaries.verify(hash), binaries.verify(hash)]);
     isDone = true;
-    expect(turns).toBeGreaterThan(2);
+    expect(turns).toBeGreaterThan(1); // the first is ours
     expect(binaries.isVerified(hash)).toBe(true);
     expect(binaries.isVerified(hashOf(PROGRAM))).toBe(false);
   });
