@@ -1,8 +1,7 @@
 // Socket addresses as a user types them: a Unix path, or `host:port`. Parses and prints, resolves nothing.
 
-import { isIPv4, isIPv6 } from "node:net";
-
 import { OrchestratorError } from "./errors.ts";
+import { isIPv4, isIPv6 } from "./ip.ts";
 import { MAX_SOCKET_PATH_BYTES } from "./limits.ts";
 
 export type Address =

@@ -242,7 +242,10 @@ export class ControlClient {
   close(): void {
     this.#follow?.end();
     const error = new OrchestratorError("unreachable", "Cannot finish request: connection closed");
-    this.#fail(error, () => this.#socket?.end());
+    this.#fail(error, () => {
+      this.#socket?.end();
+      this.#socket?.unref(); // a program need not wait until the daemon has noticed
+    });
   }
 
   async #open(): Promise<void> {

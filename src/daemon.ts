@@ -6,8 +6,6 @@
 //           closed → sockets and folder are removed → the log is written out
 
 import { existsSync, readFileSync } from "node:fs";
-import { lookup } from "node:dns/promises";
-import { isIP } from "node:net";
 import { join } from "node:path";
 
 import {
@@ -41,6 +39,7 @@ import { openNotifier } from "./host/notify.ts";
 import { type DaemonOptions, parseDaemonOptions, parsePeer } from "./daemon/options.ts";
 import { Orchestrator } from "./orchestrator.ts";
 import { bootId } from "./host/processes.ts";
+import { isIP } from "./ip.ts";
 import type { StoredInstance } from "./store/records.ts";
 import { recover } from "./supervisor/recovery.ts";
 import { connect, listen, type Listener } from "./socket.ts";
@@ -330,7 +329,7 @@ async function bindPeers(
   onFault: (error: unknown) => void,
 ): Promise<DatagramSocket | undefined> {
   if (address === undefined) return undefined;
-  const host = isIP(address.host) === 0 ? await resolveHost(address) : address.host;
+  const host = !isIP(address.host) ? await resolveHost(address) : address.host;
   const socket = await bindDatagram(
     { ...address, host },
     (datagram, from, port) => orchestrator.receiver.receive(datagram, from, port),
@@ -343,6 +342,7 @@ async function bindPeers(
 
 /** Every address of every peer that was declared, with its port if one was given. @throws `io` */
 async function resolvePeers(peers: readonly string[]): Promise<ReadonlySet<string>> {
+  const { lookup } = await import("node:dns/promises");
   const declared = new Set<string>();
   for (const peer of peers) {
     const { host, port } = parsePeer(peer);
@@ -362,6 +362,7 @@ async function resolvePeers(peers: readonly string[]): Promise<ReadonlySet<strin
 }
 
 async function resolveHost(address: TcpAddress): Promise<string> {
+  const { lookup } = await import("node:dns/promises"); // few need it, and it takes its time
   try {
     return (await lookup(address.host)).address;
   } catch (error) {

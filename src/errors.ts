@@ -3,8 +3,6 @@
 // A message says what could not be done, to what, and why: `Cannot start instance "…": already
 // running (pid 4711)`. A cause adds one sentence; the chain travels as a list, outermost first.
 
-import { getSystemErrorMessage } from "node:util";
-
 /** What kind of refusal or failure it is. The list is normative in `docs/protocol.md`. */
 export const ERROR_CODES = [
   "bad_request", // not JSON, not a known request, or a field of the wrong form
@@ -68,6 +66,8 @@ function describe(error: unknown): string {
   const code = systemCode(error);
   if (code === "ENOTFOUND") return "no such host"; // its errno is not the system's
   if (code !== undefined && typeof errno === "number" && errno !== 0) {
+    // Loaded when something has gone wrong: it takes longer than most commands do.
+    const { getSystemErrorMessage } = require("node:util") as typeof import("node:util");
     return getSystemErrorMessage(-Math.abs(errno));
   }
   return oneLine(error.message);

@@ -1,9 +1,8 @@
 // The domain's words and their parsers: instance ids, priorities, type names, link targets.
 // Knows no socket, no process and no wire format.
 
-import { isIPv4, isIPv6 } from "node:net";
-
 import { formatHostPort } from "./address.ts";
+import { isIPv4, isIPv6 } from "./ip.ts";
 import { MAX_QUEUE_BYTES, MAX_TOTAL_QUEUE_BYTES, MAX_TYPE_NAME_BYTES } from "./limits.ts";
 
 /** A registered runtime: a UUID in its canonical form, lower case with hyphens. */

@@ -25,7 +25,7 @@ import {
   text,
   upTo,
 } from "./protocol/fields.ts";
-import { isObject, parseJson } from "./json.ts";
+import { isObject, parseJson, parseTrusted } from "./json.ts";
 import { MAX_QUERY_ITEMS, MAX_UPLOAD_BYTES } from "./limits.ts";
 import {
   DEFAULT_LINK_SETTINGS,
@@ -171,7 +171,7 @@ export function encodeError(error: unknown, withCode: boolean): string {
  */
 export function decodeResponse(text: string): Response {
   const subject = "Cannot parse response";
-  const value = parseJson(text, subject);
+  const value = parseTrusted(text, subject);
   if (isObject(value)) {
     if (Object.hasOwn(value, "Ok")) return { Ok: value["Ok"] };
     const chain = value["Err"];

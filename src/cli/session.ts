@@ -5,7 +5,6 @@ import { resolve } from "node:path";
 import { type Address, parseAddress } from "../address.ts";
 import { ControlClient, defaultControlAddress } from "../client.ts";
 import { OrchestratorError } from "../errors.ts";
-import { readSecret } from "../files.ts";
 import type { Info, RuntimeInfo } from "../protocol/info.ts";
 import { isObject } from "../json.ts";
 import { type InstanceId, parseInstanceId } from "../model.ts";
@@ -153,7 +152,9 @@ export class Session {
       this.values.get("--token-file") ?? terminal.env["VEECLE_ORCHESTRATOR_TOKEN_FILE"] ?? "";
     // On a Unix path the kernel tells who we are.
     const isShown = address.kind === "tcp" && file !== "";
-    const token = isShown ? readSecret(resolve(terminal.folder, file)) : undefined;
+    const token = isShown
+      ? (await import("../files.ts")).readSecret(resolve(terminal.folder, file))
+      : undefined;
     return ControlClient.connect(address, terminal.deadlines, token);
   }
 }
@@ -170,10 +171,29 @@ export function nameOf(names: ReadonlyMap<InstanceId, string>): NameOf {
 
 /** All instances in the order of their names. */
 export function everyInstance(info: Info): Chosen[] {
-  const order = new Intl.Collator("en", { numeric: true });
   return Object.keys(info.runtimes)
     .map((id) => choose(info, id))
-    .toSorted((a, b) => order.compare(a.name, b.name));
+    .toSorted((a, b) => compareNames(a.name, b.name));
+}
+
+/** Names as people order them: numbers by their value, capitals beside small letters. */
+export function compareNames(a: string, b: string): number {
+  const [left, right] = [a, b].map((name) => name.toLowerCase().match(/[0-9]+|[^0-9]+/g) ?? []);
+  for (const [index, part] of (left as string[]).entries()) {
+    const other = (right as string[])[index];
+    if (other === undefined) return 1;
+    const areNumbers = /^[0-9]/.test(part) && /^[0-9]/.test(other);
+    const difference = areNumbers ? Number(part) - Number(other) : 0;
+    if (difference !== 0) return difference;
+    if (part !== other) return part < other ? -1 : 1;
+  }
+  return (left as string[]).length === (right as string[]).length
+    ? a < b
+      ? -1
+      : a > b
+        ? 1
+        : 0
+    : -1;
 }
 
 function choose(info: Info, id: InstanceId): Chosen {

@@ -3,6 +3,7 @@
 // Everything else in `cli/` takes a `Terminal`, so that a test can be one.
 
 import { fstatSync } from "node:fs";
+import { isatty } from "node:tty";
 
 import { DEADLINES, type Deadlines } from "../client.ts";
 import { OrchestratorError, systemCode } from "../errors.ts";
@@ -58,20 +59,20 @@ export function processTerminal(): Terminal {
   const interrupted = Promise.withResolvers<void>();
   const onInterrupt = (): void => interrupted.resolve();
   process.once("SIGINT", onInterrupt);
-  const ignore = (): void => {};
-  process.stdout.on("error", ignore); // told to whoever writes
-  process.stderr.on("error", ignore); // nobody is left to be told
   const screen = process.env["TERM"] !== "dumb";
+  // The streams of `process` take longer to load than a command takes: only screens need them.
+  const [inputIsScreen, outputIsScreen, reportIsScreen] = [isatty(0), isatty(1), isatty(2)];
+  let isReporting = false;
   let taken: FullScreen | undefined;
   let pipePoll: ReturnType<typeof setInterval> | undefined;
   return {
     env: process.env,
     folder: process.cwd(),
-    outputIsScreen: screen && process.stdout.isTTY,
-    reportIsScreen: screen && process.stderr.isTTY,
-    columns: process.stdout.isTTY ? process.stdout.columns || undefined : undefined,
+    outputIsScreen: screen && outputIsScreen,
+    reportIsScreen: screen && reportIsScreen,
+    columns: outputIsScreen ? process.stdout.columns || undefined : undefined,
     now: Date.now,
-    canAsk: process.stdin.isTTY && process.stderr.isTTY,
+    canAsk: inputIsScreen && reportIsScreen,
     deadlines: {
       ...DEADLINES,
       connectMs: DEADLINES.connectMs - START_AND_EXIT_MS,
@@ -79,7 +80,11 @@ export function processTerminal(): Terminal {
     },
     interrupted: interrupted.promise,
     write: writeOutput,
-    report: (text) => void process.stderr.write(text),
+    report(text) {
+      if (!isReporting) process.stderr.on("error", () => {}); // nobody is left to be told
+      isReporting = true;
+      process.stderr.write(text);
+    },
     ask: readAnswer,
     fullScreen(onKey, onResize) {
       taken = takeScreen(onKey, onResize);
@@ -102,14 +107,14 @@ export function processTerminal(): Terminal {
   };
 }
 
-function writeOutput(data: string | Uint8Array): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  process.stdout.write(data, (error?: Error | null) => {
-    if (error === undefined || error === null) resolve();
-    else if (systemCode(error) === "EPIPE") reject(new ClosedPipe());
-    else reject(new OrchestratorError("io", "Cannot write output", { cause: error }));
-  });
-  return promise;
+async function writeOutput(data: string | Uint8Array): Promise<void> {
+  if (data.length === 0) return;
+  try {
+    await Bun.write(Bun.stdout, data);
+  } catch (cause) {
+    if (systemCode(cause) === "EPIPE") throw new ClosedPipe();
+    throw new OrchestratorError("io", "Cannot write output", { cause });
+  }
 }
 
 async function readAnswer(question: string): Promise<string> {
