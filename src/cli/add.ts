@@ -26,9 +26,8 @@ export async function add(session: Session): Promise<void> {
   let bytes: number | null = null;
   if (values.has("--copy")) {
     const client = await session.client();
-    const { Progress } = await import("./progress.ts");
-    const now = (): number => performance.now();
-    const progress = new Progress(terminal.report, terminal.reportIsScreen, now);
+    const { progressOf } = await import("./progress.ts");
+    const progress = progressOf(session);
     bytes = await client
       .upload(id, path, settings, (sent, total) => progress.update(sent, total))
       .finally(() => progress.end());

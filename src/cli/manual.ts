@@ -3,6 +3,7 @@
 // As a program of its own it writes that page, and the one for man: `bun run manual`.
 
 import { COMMANDS } from "./commands.ts";
+import { DOCUMENTS, PRINTS, type Shape } from "./documents.ts";
 import { EXIT_CODES_TABLE, helpPage } from "./help.ts";
 import { manPage } from "./man.ts";
 import { COMMON_OPTIONS } from "./surface.ts";
@@ -31,18 +32,43 @@ export function manual(): string {
       'Errors are documents on standard error: `{"error":{"code","message","causes","hint","exit"}}`.\n' +
       "`code` is one of P-14 in [the protocol](protocol.md), or `unmet`: nothing was refused, but what was asked for has not come true.\n" +
       "`causes` is a list of texts, `hint` is null or a text, `exit` is the exit code.",
-    'INSTANCE is `{"id","name","state",…}` with the keys of an instance in P-20, its times as ISO 8601.\n' +
-      "LINK has the keys of `routes` in P-20.",
+    "## For every day",
     "## For every day",
     ...everyday.flatMap(section),
     "## Instances and links",
     ...others.flatMap(section),
+    "## Documents",
+    "What stands in capitals above, key by key.\n" +
+      "A `time` is ISO 8601 in UTC, `[X]` a list, `X|null` perhaps nothing, a key with `?` may be missing, and `any` differs from one to the other.",
+    ...Object.entries(DOCUMENTS).flatMap(([name, shape]) => [`### ${name}`, shapeTable(shape)]),
+    "### What each command prints",
+    [
+      "| command | document |",
+      "| --- | --- |",
+      ...COMMANDS.map(({ name }) => `| \`${name}\` | ${printed(PRINTS[name])} |`),
+    ].join("\n"),
   ].join("\n\n")}\n`;
 }
 
 function section({ name, json }: (typeof COMMANDS)[number]): string[] {
   const [page = ""] = helpPage(name).split("\n  --socket", 1);
   return [`### ${name}`, `\`\`\`text\n${page.trimEnd()}\n\`\`\``, `With \`--json\`: ${json}.`];
+}
+
+function shapeTable(shape: Shape): string {
+  const rows = Object.entries(shape).map(([key, form]) => `| \`${key}\` | ${cell(form)} |`);
+  return ["| key | value |", "| --- | --- |", ...rows].join("\n");
+}
+
+function printed(document: Shape | string): string {
+  if (typeof document === "string") return cell(document);
+  return Object.entries(document)
+    .map(([key, form]) => `\`${key}\`: ${cell(form)}`)
+    .join(", ");
+}
+
+function cell(form: string): string {
+  return form.replaceAll("|", "\\|");
 }
 
 function list(rows: readonly (readonly [string, string])[]): string {

@@ -1,5 +1,6 @@
 // The progress of an upload on standard error: a bar on a screen, else one line per ten percent.
 
+import type { Session } from "./session.ts";
 import { formatBytes } from "./words.ts";
 
 /** Pause between two pictures of the bar. */
@@ -52,4 +53,10 @@ export class Progress {
     this.#tenths = tenths;
     this.#report(`sent ${tenths * 10} % (${sentBytes} of ${totalBytes} bytes)\n`);
   }
+}
+
+/** The progress of an upload of a command; nothing where a program reads, or only ids are wanted. */
+export function progressOf({ terminal, isJson, isQuiet }: Session): Progress {
+  const report = isJson || isQuiet ? (): void => {} : terminal.report;
+  return new Progress(report, terminal.reportIsScreen, () => performance.now());
 }

@@ -18,7 +18,7 @@ import { type InstanceId, type LinkKey, newInstanceId } from "../../model.ts";
 import type { Info, RuntimeInfo } from "../../protocol/info.ts";
 import { parseDuration } from "../../settings.ts";
 import type { Board } from "../board.ts";
-import { Progress } from "../progress.ts";
+import { progressOf } from "../progress.ts";
 import { Unmet } from "../print.ts";
 import type { Chosen, Session } from "../session.ts";
 import { AT_ONCE, START_TIMEOUT_MS, startOne, stopOne, type Work } from "../steer.ts";
@@ -294,12 +294,7 @@ export class Application {
     settings: WantedInstance["settings"] & { readonly owner: string },
     isThere: boolean,
   ): Promise<void> {
-    const { terminal, isJson, isQuiet } = this.#session;
-    const progress = new Progress(
-      isJson || isQuiet ? () => {} : terminal.report,
-      terminal.reportIsScreen,
-      () => performance.now(),
-    );
+    const progress = progressOf(this.#session);
     const client = await this.#session.newClient();
     await client
       .upload(id, path, settings, (sent, total) => progress.update(sent, total), isThere)
