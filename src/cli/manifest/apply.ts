@@ -172,9 +172,9 @@ export class Application {
       const act = async (): Promise<void> => {
         if (outcome !== undefined) {
           this.#board?.set(name, "starting", "33");
-          await this.#withClient((client) =>
-            startOne(this.#work(watch, client, waits), choose(info, id, name)),
-          );
+          // A start is answered at once: all of them share a connection, however many wait.
+          const client = await this.#session.client();
+          await startOne(this.#work(watch, client, waits), choose(info, id, name));
         }
         if (!waits && !needed.has(name)) return;
         this.#board?.set(name, `started, waiting until ${readinessWords(ready)}`, "33");

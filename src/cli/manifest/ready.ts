@@ -14,6 +14,9 @@ import { exitWords, formatDuration } from "../words.ts";
 /** Pause between two looks at what nobody tells us of: a file, a port, a type. */
 const LOOK_MS = 50;
 
+/** A first line may bear an earlier millisecond than the start: one is rounded, the other cut off. */
+const ROUNDING_MS = 2;
+
 /** An instance that was started, and what it takes to be ready. */
 export interface Awaited {
   readonly id: InstanceId;
@@ -114,7 +117,8 @@ async function looker(session: Session, id: InstanceId, ready: Readiness): Promi
 
 /** Follows its output since its start, and finds a text in one of its lines. */
 async function outputLooker(session: Session, id: InstanceId, text: string): Promise<Look> {
-  const since = (await session.info()).runtimes[id]?.started ?? undefined;
+  const started = (await session.info()).runtimes[id]?.started ?? undefined;
+  const since = started === undefined ? undefined : started - ROUNDING_MS;
   const client = await session.newClient();
   const lines = client.output({ ids: [id], since, follow: true });
   await lines.ready;
