@@ -1,0 +1,95 @@
+// The simulations prove something only if they notice: rules of the product, broken one at a time in a
+// copy of it, and the simulation that has to fail then.
+
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+setDefaultTimeout(120_000);
+
+const ROOT = join(import.meta.dir, "../..");
+
+/** A rule, where it stands, and how it is broken. */
+const RULES: readonly (readonly [
+  rule: string,
+  simulation: "supervision" | "memory",
+  file: string,
+  before: string,
+  after: string,
+])[] = [
+  [
+    "ten restarts within a minute are enough",
+    "supervision",
+    "supervisor/restart.ts",
+    "this.#ends.length >= MAX_RESTARTS",
+    "this.#ends.length > MAX_RESTARTS",
+  ],
+  [
+    "who was well for ten seconds begins anew",
+    "supervision",
+    "supervisor/restart.ts",
+    "if (ranMs >= RESTART_RESET_MS) this.reset();",
+    "",
+  ],
+  [
+    "a stop ends the pause before a restart as well",
+    "supervision",
+    "lifecycle.ts",
+    'stop: { state: "stopping", action: "kill" },\n    remove: { state: "waiting"',
+    'stop: { state: "waiting", action: "none" },\n    remove: { state: "waiting"',
+  ],
+  [
+    "what could not be made durable is undone",
+    "memory",
+    "memory.ts",
+    "for (const undo of undos.toReversed()) undo();",
+    "",
+  ],
+  [
+    "what goes is durable before it goes",
+    "memory",
+    "memory.ts",
+    "if (batch.error !== undefined) {\n      throw",
+    "if (false) {\n      throw",
+  ],
+  [
+    "the latest status of a process is kept",
+    "memory",
+    "memory.ts",
+    "for (const id of this.#dirtyRuns) saveRun(id);",
+    "",
+  ],
+];
+
+let folder: string;
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "vo-broken-"));
+  for (const part of ["src", "test", "package.json", "bunfig.toml", "tsconfig.json"]) {
+    cpSync(join(ROOT, part), join(folder, part), { recursive: true });
+  }
+  symlinkSync(join(ROOT, "node_modules"), join(folder, "node_modules"));
+});
+
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+test.each(RULES)(
+  "A simulation notices when %s no more",
+  async (_rule, simulation, file, before, after) => {
+    const path = join(folder, "src", file);
+    const text = readFileSync(path, "utf8");
+    expect(text.split(before)).toHaveLength(2); // the rule stands where it is said to stand
+    writeFileSync(path, text.replace(before, after));
+    const run = Bun.spawn({
+      cmd: [process.execPath, "test", `test/simulation/${simulation}.test.ts`],
+      cwd: folder,
+      env: { ...process.env, TEST_RUNS: "1" },
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    const said = await run.stderr.text();
+    writeFileSync(path, text);
+    expect(said).toMatch(/with TEST_SEED=\d+: /);
+    expect(await run.exited).toBe(1);
+  },
+);
