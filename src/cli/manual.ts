@@ -33,7 +33,6 @@ export function manual(): string {
       "`code` is one of P-14 in [the protocol](protocol.md), or `unmet`: nothing was refused, but what was asked for has not come true.\n" +
       "`causes` is a list of texts, `hint` is null or a text, `exit` is the exit code.",
     "## For every day",
-    "## For every day",
     ...everyday.flatMap(section),
     "## Instances and links",
     ...others.flatMap(section),
@@ -42,11 +41,10 @@ export function manual(): string {
       "A `time` is ISO 8601 in UTC, `[X]` a list, `X|null` perhaps nothing, a key with `?` may be missing, and `any` differs from one to the other.",
     ...Object.entries(DOCUMENTS).flatMap(([name, shape]) => [`### ${name}`, shapeTable(shape)]),
     "### What each command prints",
-    [
-      "| command | document |",
-      "| --- | --- |",
-      ...COMMANDS.map(({ name }) => `| \`${name}\` | ${printed(PRINTS[name])} |`),
-    ].join("\n"),
+    table([
+      ["command", "document"],
+      ...COMMANDS.map(({ name }) => [`\`${name}\``, printed(PRINTS[name])] as const),
+    ]),
   ].join("\n\n")}\n`;
 }
 
@@ -56,8 +54,19 @@ function section({ name, json }: (typeof COMMANDS)[number]): string[] {
 }
 
 function shapeTable(shape: Shape): string {
-  const rows = Object.entries(shape).map(([key, form]) => `| \`${key}\` | ${cell(form)} |`);
-  return ["| key | value |", "| --- | --- |", ...rows].join("\n");
+  const rows = Object.entries(shape).map(([key, form]) => [`\`${key}\``, cell(form)] as const);
+  return table([["key", "value"], ...rows]);
+}
+
+/** Columns as wide as their widest cell, which is how `bun fmt` wants them; the first row is the head. */
+function table(rows: readonly (readonly [string, string])[]): string {
+  const [left, right] = ([0, 1] as const).map((at) =>
+    Math.max(...rows.map((row) => Bun.stringWidth(row[at]))),
+  ) as [number, number];
+  const padded = (text: string, width: number): string =>
+    text + " ".repeat(width - Bun.stringWidth(text));
+  const lines = rows.map(([a, b]) => `| ${padded(a, left)} | ${padded(b, right)} |`);
+  return lines.toSpliced(1, 0, `| ${"-".repeat(left)} | ${"-".repeat(right)} |`).join("\n");
 }
 
 function printed(document: Shape | string): string {
