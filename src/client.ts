@@ -5,7 +5,7 @@
 // no later answer could be told from an earlier one.
 
 import { type Address, parseAddress } from "./address.ts";
-import { OrchestratorError } from "./errors.ts";
+import { OrchestratorError, systemCode } from "./errors.ts";
 import { Follow, Items } from "./client/follow.ts";
 import { encodeFrame, FrameScanner, PREFIX_BYTES } from "./frame.ts";
 import {
@@ -28,7 +28,7 @@ import {
   type Request,
 } from "./protocol.ts";
 import type { InstanceSettings } from "./settings.ts";
-import { incomprehensible, refused, silent, unreachable } from "./client/unanswered.ts";
+import { incomprehensible, refused, silent, unreachable, untrusted } from "./client/unanswered.ts";
 import { changed, digest, pieces, unreadable } from "./client/upload.ts";
 
 /** How long a client waits. */
@@ -67,6 +67,16 @@ export function defaultControlAddress(env: Readonly<Record<string, string | unde
   return parseAddress(`${folder}/veecle-orchestrator.socket`.replaceAll(/\/{2,}/g, "/"));
 }
 
+/** What a client shows to a daemon on another machine, and what it wants to see. */
+export interface Identity {
+  readonly token?: string | undefined;
+  /** Over TCP: who must have signed the daemon's certificate, and a certificate of our own; PEM. */
+  readonly tls?: { readonly ca: string; readonly cert?: string; readonly key?: string } | undefined;
+}
+
+/** The first byte of what a TLS server says to whom it does not understand. */
+const TLS_ALERT = 0x15;
+
 /** A query for all that there is. */
 const ALL: HistoryQuery = {
   ids: undefined,
@@ -102,7 +112,7 @@ function afterSilence(ms: number, action: () => void): () => void {
 export class ControlClient {
   readonly address: Address;
   readonly #deadlines: Deadlines;
-  readonly #token: string | undefined;
+  readonly #identity: Identity;
   readonly #waiting: Waiting[] = [];
   readonly #unsent: Buffer[] = [];
   readonly #scanner = new FrameScanner(0, MAX_NATIVE_FRAME_BYTES, (chunk, _view, start, end) =>
@@ -116,23 +126,24 @@ export class ControlClient {
   /** Why this connection can no longer be used. */
   #ended: OrchestratorError | undefined;
 
-  private constructor(address: Address, deadlines: Deadlines, token: string | undefined) {
+  private constructor(address: Address, deadlines: Deadlines, identity: Identity) {
     this.address = address;
-    this.#token = token;
+    this.#identity = identity;
     this.#deadlines = deadlines;
   }
 
   /**
-   * Connects to the daemon at `address`, and shows it a token if one is given.
+   * Connects to the daemon at `address`, and shows it what is given.
    * @throws `unreachable` if nobody listens there, `timed_out`, `permission_denied`
    */
   static async connect(
     address: Address,
     deadlines: Partial<Deadlines> = {},
-    token?: string,
+    identity: Identity = {},
   ): Promise<ControlClient> {
-    const client = new ControlClient(address, { ...DEADLINES, ...deadlines }, token);
+    const client = new ControlClient(address, { ...DEADLINES, ...deadlines }, identity);
     await client.#open();
+    const { token } = identity;
     if (token !== undefined) await client.request({ kind: "Token", token });
     return client;
   }
@@ -251,6 +262,7 @@ export class ControlClient {
   async #open(): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const { connectMs } = this.#deadlines;
+    const { tls } = this.address.kind === "tcp" ? this.#identity : {};
     const cancel = afterSilence(connectMs, () =>
       reject(silent(this.address, "no connection", connectMs)),
     );
@@ -258,18 +270,35 @@ export class ControlClient {
       open: (opened) => {
         this.#socket = opened;
         if (this.#ended !== undefined) opened.terminate();
-        resolve();
+        if (tls === undefined) resolve();
+      },
+      handshake: (_socket, isDone, error) => {
+        if (tls === undefined) return;
+        if (isDone && error === null) resolve();
+        else reject(untrusted(this.address, error));
       },
       data: (_socket, chunk) => this.#receive(chunk),
       drain: () => this.#flush(),
-      error: (_socket, error) => this.#fail(unreachable(this.address, error)),
-      close: (_socket, error) => this.#lost(error),
+      error: (_socket, error) => {
+        // A certificate that is asked for and missing is told after the handshake.
+        const isRefused = tls !== undefined && systemCode(error) === "EPROTO";
+        this.#fail((isRefused ? untrusted : unreachable)(this.address, error));
+      },
+      close: (_socket, error) => {
+        reject(unreachable(this.address, error ?? new Error("the connection was closed")));
+        this.#lost(error);
+      },
     };
     try {
       const connecting =
         this.address.kind === "unix"
           ? Bun.connect({ unix: this.address.path, socket })
-          : Bun.connect({ hostname: this.address.host, port: this.address.port, socket });
+          : Bun.connect({
+              hostname: this.address.host,
+              port: this.address.port,
+              ...(tls === undefined ? {} : { tls: { ...tls, serverName: this.address.host } }),
+              socket,
+            });
       connecting.catch((error: unknown) => reject(unreachable(this.address, error)));
       await promise;
     } catch (error) {
@@ -310,7 +339,7 @@ export class ControlClient {
     try {
       const connectMs = Math.min(this.#deadlines.connectMs, halfMs);
       const deadlines = { connectMs, answerMs: halfMs };
-      const other = await ControlClient.connect(this.address, deadlines, this.#token);
+      const other = await ControlClient.connect(this.address, deadlines, this.#identity);
       await other.request({ kind: "Version" }).finally(() => other.close());
     } catch (error) {
       const code = error instanceof OrchestratorError ? error.code : "internal";
@@ -364,6 +393,8 @@ export class ControlClient {
 
   /** A refusal before the first request is read is a line of text: the dialect is not known yet. */
   #refused(chunk: Buffer): void {
+    if (chunk[0] === TLS_ALERT)
+      throw new Error("it speaks TLS: name who signed its certificate with --tls-ca");
     const [line = ""] = chunk.toString("utf8", 0, UPLOAD_CHUNK_BYTES).split("\n");
     const response = decodeResponse(line);
     if ("Err" in response) this.#fail(refused(response));

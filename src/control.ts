@@ -58,8 +58,8 @@ export class ControlServer {
     const { origin } = connection;
     const verdict = origin === undefined ? OURS : this.#options.access.judge(origin);
     if (!(verdict instanceof Promise)) return this.#begin(connection, verdict);
-    // Until it is known who it is, nothing is read.
-    connection.pause();
+    // Until it is known who it is, nothing is looked at. (To pause would end a TLS handshake for good.)
+    const early: Buffer[] = [];
     this.#judged++;
     let handlers: StreamHandlers | undefined;
     let hasEnded = false;
@@ -69,6 +69,7 @@ export class ControlServer {
         this.#judged--;
         if (isClosed) return;
         handlers = this.#begin(connection, known);
+        for (const chunk of early) handlers.data(chunk);
         if (hasEnded) handlers.end();
         connection.resume();
       })
@@ -77,7 +78,13 @@ export class ControlServer {
         connection.close();
       });
     return {
-      data: (chunk) => handlers?.data(chunk),
+      data: (chunk) => {
+        if (handlers !== undefined) handlers.data(chunk);
+        else {
+          early.push(chunk);
+          connection.pause(); // one chunk is enough to know that it has something to say
+        }
+      },
       drain: () => handlers?.drain(),
       end: () => {
         hasEnded = true;

@@ -28,6 +28,7 @@ import {
   isSignalIgnored,
   LineWriter,
   makePrivateFolder,
+  readPem,
   readSecret,
 } from "./files.ts";
 import { Guard } from "./host/guard.ts";
@@ -42,7 +43,7 @@ import { bootId } from "./host/processes.ts";
 import { isIP } from "./ip.ts";
 import type { StoredInstance } from "./store/records.ts";
 import { recover } from "./supervisor/recovery.ts";
-import { connect, listen, type Listener } from "./socket.ts";
+import { connect, listen, type Listener, type ServerTls } from "./socket.ts";
 import { ephemeralState, openState, type State, stateFolders } from "./store/state.ts";
 import type { Store } from "./store.ts";
 import { formatProcesses } from "./supervisor/tree.ts";
@@ -74,6 +75,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const undo: (() => void)[] = [];
   try {
     const access = openAccess(options);
+    const tls = readTls(options);
     const lock =
       options.control.kind === "unix"
         ? await claimSocket(options.control.path, options.env)
@@ -148,6 +150,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       options.control,
       (connection) => server.accept(connection),
       onFault,
+      tls,
     );
     undo.push(() => listener.stop());
     // Nothing may fail from here on: what is started would outlive us. Nobody is served before.
@@ -200,10 +203,11 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
  * that everybody may.
  * @throws `misuse` if that is not said; what `readSecret` throws
  */
-function openAccess({ control, tokenFile, insecureTcp }: DaemonOptions): Access {
+function openAccess({ control, tokenFile, insecureTcp, tlsClientCa }: DaemonOptions): Access {
+  const isOpen = insecureTcp === true || tlsClientCa !== undefined; // who has no certificate gets nowhere
   const token = tokenFile === undefined ? undefined : readSecret(tokenFile);
   const isReachable = control.kind === "tcp" && !isLoopbackHost(control.host);
-  if (isReachable && token === undefined && insecureTcp !== true) {
+  if (isReachable && token === undefined && !isOpen) {
     throw new OrchestratorError(
       "misuse",
       `Cannot listen on ${formatAddress(control)}: other machines reach it, and there is no token`,
@@ -214,9 +218,25 @@ function openAccess({ control, tokenFile, insecureTcp }: DaemonOptions): Access 
   return new Access({
     uid: process.getuid?.() ?? 0,
     token,
-    isInsecure: insecureTcp === true,
+    isInsecure: isOpen,
     ownerOf: ({ local, remote }) => owners.ownerOf(remote, local), // the peer's end of it
   });
+}
+
+/** @throws `misuse` without a TCP control socket; `io` for a file that cannot be read */
+function readTls({ control, tlsCert, tlsKey, tlsClientCa }: DaemonOptions): ServerTls | undefined {
+  if (tlsCert === undefined || tlsKey === undefined) return undefined;
+  if (control.kind !== "tcp") {
+    throw new OrchestratorError(
+      "misuse",
+      "Cannot use TLS on a Unix path: it never leaves the machine",
+    );
+  }
+  return {
+    cert: readPem(tlsCert),
+    key: readPem(tlsKey),
+    clientCa: tlsClientCa === undefined ? undefined : readPem(tlsClientCa),
+  };
 }
 
 /** What tells the runs of this daemon from those of every other one. */

@@ -141,6 +141,19 @@ export function readSecret(path: string): string {
   }
 }
 
+/** Reads certificates or a key. @throws `io` if there are none to be read */
+export function readPem(path: string): string {
+  const subject = `Cannot use the file ${JSON.stringify(path)}`;
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (cause) {
+    throw new OrchestratorError("io", subject, { cause });
+  }
+  if (!text.includes("-----BEGIN ")) throw new OrchestratorError("io", `${subject}: it is no PEM`);
+  return text;
+}
+
 /** Makes a folder and those above it that are missing, with mode 0700. @throws `io` */
 export function makeFolders(path: string): void {
   try {

@@ -58,6 +58,14 @@ export interface Listener {
   stop(): void;
 }
 
+/** What a TCP listener shows and asks for, as texts in PEM. No byte comes through before that is settled. */
+export interface ServerTls {
+  readonly cert: string;
+  readonly key: string;
+  /** Who must have signed the certificate of a client; without it, clients need none. */
+  readonly clientCa?: string | undefined;
+}
+
 /** Opens a connection's handlers; whatever it throws closes the connection. */
 export type Accept = (connection: Connection) => StreamHandlers;
 
@@ -127,11 +135,16 @@ function callbacks(onOpen: (socket: Socket<State>) => StreamHandlers, onFault: O
 }
 
 /**
- * Listens on an address. A Unix socket gets mode 0600 and appears under its name only when it is
+ * Listens on an address, over TCP perhaps with TLS. A Unix socket gets mode 0600 and appears under its name only when it is
  * ready; that nobody else serves that name is the caller's to know.
  * @throws `io` with the system's reason
  */
-export function listen(address: Address, accept: Accept, onFault: OnFault): Listener {
+export function listen(
+  address: Address,
+  accept: Accept,
+  onFault: OnFault,
+  tls?: ServerTls,
+): Listener {
   let connections = 0;
   const socket = callbacks((opened) => {
     // A peer that has vanished from the network is noticed even if nothing is sent.
@@ -145,7 +158,7 @@ export function listen(address: Address, accept: Accept, onFault: OnFault): List
   try {
     return address.kind === "unix"
       ? listenUnix(address.path, socket)
-      : listenTcp(address.host, address.port, socket);
+      : listenTcp(address.host, address.port, socket, tls);
   } catch (error) {
     throw new OrchestratorError("io", `Cannot listen on ${formatAddress(address)}`, {
       cause: error,
@@ -165,18 +178,29 @@ function originOf(kind: Address["kind"], socket: Socket<State>): Origin {
 
 type Callbacks = ReturnType<typeof callbacks>;
 
-function listenTcp(hostname: string, port: number, socket: Callbacks): Listener {
+function listenTcp(
+  hostname: string,
+  port: number,
+  socket: Callbacks,
+  tls: ServerTls | undefined,
+): Listener {
   const listener: TCPSocketListener<State> = Bun.listen<State>({
     hostname,
     port,
     exclusive: true,
     allowHalfOpen: true,
+    ...(tls === undefined ? {} : { tls: tlsOptions(tls) }),
     socket,
   });
   return {
     address: { kind: "tcp", host: hostname, port: listener.port },
     stop: () => listener.stop(),
   };
+}
+
+function tlsOptions({ cert, key, clientCa }: ServerTls): Bun.TLSOptions {
+  if (clientCa === undefined) return { cert, key };
+  return { cert, key, ca: clientCa, requestCert: true, rejectUnauthorized: true };
 }
 
 function listenUnix(path: string, socket: Callbacks): Listener {

@@ -3,7 +3,7 @@
 import { resolve } from "node:path";
 
 import { type Address, parseAddress } from "../address.ts";
-import { ControlClient, defaultControlAddress } from "../client.ts";
+import { ControlClient, defaultControlAddress, type Identity } from "../client.ts";
 import { OrchestratorError } from "../errors.ts";
 import type { Info, RuntimeInfo } from "../protocol/info.ts";
 import { isObject } from "../json.ts";
@@ -148,14 +148,29 @@ export class Session {
 
   async #connect(): Promise<ControlClient> {
     const { address, terminal } = this;
-    const file =
-      this.values.get("--token-file") ?? terminal.env["VEECLE_ORCHESTRATOR_TOKEN_FILE"] ?? "";
     // On a Unix path the kernel tells who we are.
-    const isShown = address.kind === "tcp" && file !== "";
-    const token = isShown
-      ? (await import("../files.ts")).readSecret(resolve(terminal.folder, file))
-      : undefined;
-    return ControlClient.connect(address, terminal.deadlines, token);
+    const identity = address.kind === "tcp" ? await this.#identity() : {};
+    return ControlClient.connect(address, terminal.deadlines, identity);
+  }
+
+  /** What is shown to a daemon over TCP. @throws `permission_denied` or `io` for its files */
+  async #identity(): Promise<Identity> {
+    const { env, folder } = this.terminal;
+    const path = (option: string, variable: string): string | undefined => {
+      const text = this.values.get(option) ?? env[variable];
+      return text === undefined || text === "" ? undefined : resolve(folder, text);
+    };
+    const tokenFile = path("--token-file", "VEECLE_ORCHESTRATOR_TOKEN_FILE");
+    const ca = path("--tls-ca", "VEECLE_ORCHESTRATOR_TLS_CA");
+    if (tokenFile === undefined && ca === undefined) return {};
+    const { readPem, readSecret } = await import("../files.ts");
+    const token = tokenFile === undefined ? undefined : readSecret(tokenFile);
+    if (ca === undefined) return { token };
+    const cert = path("--tls-cert", "VEECLE_ORCHESTRATOR_TLS_CERT");
+    const key = path("--tls-key", "VEECLE_ORCHESTRATOR_TLS_KEY");
+    const own =
+      cert === undefined || key === undefined ? {} : { cert: readPem(cert), key: readPem(key) };
+    return { token, tls: { ca: readPem(ca), ...own } };
   }
 }
 

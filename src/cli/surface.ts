@@ -122,6 +122,17 @@ export const COMMON_OPTIONS: readonly Option[] = [
     value: { name: "FILE", kind: "file" },
     text: "a token, for a daemon on another machine; see token new",
   },
+  {
+    name: "--tls-ca",
+    value: { name: "FILE", kind: "file" },
+    text: "over TCP, encrypted: who has signed the daemon's certificate",
+  },
+  {
+    name: "--tls-cert",
+    value: { name: "FILE", kind: "file" },
+    text: "a certificate of your own, with --tls-key",
+  },
+  { name: "--tls-key", value: { name: "FILE", kind: "file" }, text: "its key" },
   { name: "--json", text: "print JSON, and errors as JSON on standard error" },
   { name: "--no-color", text: "no colours, even on a terminal; also NO_COLOR" },
   { name: "--help", short: "-h", text: "print the page of this command" },

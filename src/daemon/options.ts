@@ -23,6 +23,10 @@ export interface DaemonOptions {
   readonly peers?: readonly string[] | undefined;
   /** What clients from other machines have to show. */
   readonly tokenFile?: string | undefined;
+  /** Files in PEM: what a TCP control socket shows to clients, and who must have signed theirs. */
+  readonly tlsCert?: string | undefined;
+  readonly tlsKey?: string | undefined;
+  readonly tlsClientCa?: string | undefined;
   /** Whether clients from other machines need no token. */
   readonly insecureTcp?: boolean | undefined;
   /** Where the state is kept; undefined: in the default place, or nowhere if that cannot be. */
@@ -54,6 +58,8 @@ Options:
   --telemetry-socket HOST:PORT     TCP: where telemetry of instances goes (VEECLE_TELEMETRY_SOCKET)
   --token-file FILE                clients on other machines have to show this token; see "token new"
                                    (VEECLE_ORCHESTRATOR_TOKEN_FILE)
+  --tls-cert FILE, --tls-key FILE  encrypt a TCP control socket, with this certificate
+  --tls-client-ca FILE             take only clients whose certificate was signed by these; no token then
   --insecure-tcp                   let everybody who reaches a TCP control socket control the daemon
   --peer HOST[:PORT]               take messages over UDP from this orchestrator only; may be repeated
   --max-queue SIZE                 what the queues of all links together may hold (256MiB)
@@ -88,6 +94,9 @@ export function parseDaemonOptions(
         "telemetry-socket": { type: "string" },
         "max-queue": { type: "string" },
         "token-file": { type: "string" },
+        "tls-cert": { type: "string" },
+        "tls-key": { type: "string" },
+        "tls-client-ca": { type: "string" },
         "insecure-tcp": { type: "boolean" },
         peer: { type: "string", multiple: true },
         "state-dir": { type: "string" },
@@ -136,6 +145,7 @@ export function parseDaemonOptions(
     telemetry: telemetry === undefined ? undefined : parseTcpAddress(telemetry),
     peers: peersOf(values["peer"]),
     tokenFile: resolveOr(text("token-file", "VEECLE_ORCHESTRATOR_TOKEN_FILE")),
+    ...tlsFiles(text),
     insecureTcp: values["insecure-tcp"] === true,
     maxQueueBytes: size("max-queue", MAX_FRAME_BYTES),
     stateDir: resolveOr(stateDir),
@@ -145,6 +155,23 @@ export function parseDaemonOptions(
     log,
     env,
   };
+}
+
+/** @throws `misuse` for a part without the others */
+function tlsFiles(
+  text: (key: string) => string | undefined,
+): Pick<DaemonOptions, "tlsCert" | "tlsKey" | "tlsClientCa"> {
+  const [tlsCert, tlsKey, tlsClientCa] = ["tls-cert", "tls-key", "tls-client-ca"].map((key) =>
+    resolveOr(text(key)),
+  );
+  const isWhole = (tlsCert === undefined) === (tlsKey === undefined);
+  if (!isWhole || (tlsClientCa !== undefined && tlsCert === undefined)) {
+    throw new OrchestratorError(
+      "misuse",
+      "Cannot use TLS: --tls-cert and --tls-key are needed together",
+    );
+  }
+  return { tlsCert, tlsKey, tlsClientCa };
 }
 
 function resolveOr(path: string | undefined): string | undefined {
