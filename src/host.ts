@@ -14,7 +14,6 @@ import {
   type ProcessEntry,
   type ProcessIdentity,
   ProcessTable,
-  childrenOf,
   readMark,
   readProcess,
   readResources,
@@ -67,7 +66,7 @@ export interface Host {
   /** How many file descriptors this process may still open, by the number of the next one. */
   descriptorsLeft(): number;
   /** Who has been started by a process and lives; empty where the system does not tell. */
-  childrenOf(pid: number): number[];
+  childrenOf(pid: number): readonly number[];
   /** The mark of a process, of which it cannot rid itself but by another program. */
   readMark(pid: number): string | undefined;
   readProcess(pid: number): Omit<ProcessEntry, "mark"> | undefined;
@@ -100,7 +99,7 @@ export function systemHost(onFault: (error: unknown) => void): Host {
     spawn: (request) => spawn(request, onFault),
     signalGroup,
     signalProcess,
-    childrenOf,
+    childrenOf: (pid) => table.childrenOf(pid),
     readMark,
     readProcess,
     snapshot: () => table.snapshot(),

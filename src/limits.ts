@@ -325,3 +325,9 @@ export const DESCRIPTORS_SCARCE_MS = 500;
 
 /** Descendants that are looked at before a stop's signal: a few ms; a bomb has other traces. */
 export const MAX_REMEMBERED = 256;
+
+/**
+ * Processes that are looked at for their parents before a stop's signal, where the kernel does not
+ * list children: some 20 ms, in which nothing else is done. The newest first; others have other traces.
+ */
+export const MAX_PARENTS_LOOK = 1_024;

@@ -3,10 +3,10 @@
 // A process is told apart by its pid and its start time, never by its pid alone: nobody is signalled
 // whose start time is another than the one that was seen. Decides nothing about whom to signal.
 
-import { closeSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
 
 import { systemCode } from "../errors.ts";
-import { MAX_TABLE_LOOKS, TABLE_SLICE_MS, YOUNG_PROCESS_MS } from "../limits.ts";
+import { MAX_PARENTS_LOOK, MAX_TABLE_LOOKS, TABLE_SLICE_MS, YOUNG_PROCESS_MS } from "../limits.ts";
 
 /** The variable that every process of a run inherits: `<id of the daemon's run>.<number>`. */
 export const MARK_VARIABLE = "VEECLE_RUNTIME_RUN";
@@ -99,20 +99,6 @@ export function signalProcess(
   }
 }
 
-/** Who has been started by a process and lives: a look that does not go through all processes. */
-export function childrenOf(pid: number): number[] {
-  try {
-    const threads = readdirSync(`/proc/${pid}/task`);
-    return threads.flatMap((thread) =>
-      readText(`/proc/${pid}/task/${thread}/children`) // without CONFIG_PROC_CHILDREN: not there
-        .split(" ")
-        .flatMap((word) => (word === "" ? [] : Number(word))),
-    );
-  } catch {
-    return []; // it has ended, or is not ours to see
-  }
-}
-
 /** The mark of a process as it was when its program began; undefined: none, or not ours to see. */
 export function readMark(pid: number): string | undefined {
   try {
@@ -147,6 +133,28 @@ export class ProcessTable {
   /** The snapshot that has been asked for and has not begun. */
   #next: Promise<readonly ProcessEntry[]> | undefined;
   #last: Promise<unknown> = Promise.resolve();
+  #listsChildren: boolean | undefined;
+  /** Children by parent, for this turn of the event loop. */
+  #families: ReadonlyMap<number, readonly number[]> | undefined;
+
+  /** `listsChildren`: whether the kernel was built with CONFIG_PROC_CHILDREN; left out: looks. */
+  constructor(listsChildren?: boolean) {
+    this.#listsChildren = listsChildren;
+  }
+
+  /**
+   * Who has been started by a process and is there still; at once. Where the kernel does not list
+   * them, all who ask in one turn of the event loop share a look at the processes.
+   */
+  childrenOf(pid: number): readonly number[] {
+    this.#listsChildren ??= existsSync(`/proc/self/task/${process.pid}/children`);
+    if (this.#listsChildren) return listChildren(pid);
+    if (this.#families === undefined) {
+      this.#families = readFamilies();
+      setImmediate(() => (this.#families = undefined));
+    }
+    return this.#families.get(pid) ?? [];
+  }
 
   /**
    * Every process but this one, zombies included. The look began after it was asked for; those who
@@ -281,6 +289,43 @@ function readText(path: string): string {
 function countEntries(path: string): number | undefined {
   try {
     return readdirSync(path).length;
+  } catch {
+    return undefined;
+  }
+}
+
+/** As the kernel tells them: for each thread. */
+function listChildren(pid: number): number[] {
+  try {
+    const threads = readdirSync(`/proc/${pid}/task`);
+    return threads.flatMap((thread) =>
+      readText(`/proc/${pid}/task/${thread}/children`)
+        .split(" ")
+        .flatMap((word) => (word === "" ? [] : Number(word))),
+    );
+  } catch {
+    return []; // it has ended, or is not ours to see
+  }
+}
+
+/** Children by parent, of the processes with the greatest numbers. */
+function readFamilies(): Map<number, number[]> {
+  const families = new Map<number, number[]>();
+  const pids = listPids().sort((a, b) => b - a);
+  for (const pid of pids.slice(0, MAX_PARENTS_LOOK)) {
+    const parent = parentOf(pid);
+    if (parent === undefined) continue;
+    const children = families.get(parent);
+    if (children === undefined) families.set(parent, [pid]);
+    else children.push(pid);
+  }
+  return families;
+}
+
+/** Undefined if it has ended, or nobody can look: then a stop goes on without. */
+function parentOf(pid: number): number | undefined {
+  try {
+    return readProcess(pid)?.parent;
   } catch {
     return undefined;
   }

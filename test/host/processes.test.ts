@@ -165,6 +165,28 @@ describe("ProcessTable.snapshot()", () => {
   });
 });
 
+describe("ProcessTable.childrenOf()", () => {
+  // What the kernel lists depends on how it was built: the look at all processes works everywhere.
+  test.each([undefined, false])("finds who has nothing else to be known by (%p)", async (lists) => {
+    const table = new ProcessTable(lists);
+    const run = nursery.script("evader.sh", "tangled");
+    const [tangled] = (await run.ready()) as [number];
+    expect(table.childrenOf(run.pid)).toEqual([tangled]);
+    expect(table.childrenOf(tangled)).toEqual([]);
+    await nursery.end(run);
+  });
+
+  test("looks again in the next turn of the event loop", async () => {
+    const table = new ProcessTable(false);
+    const before = table.childrenOf(process.pid);
+    const run = nursery.script("evader.sh", "stubborn");
+    await run.ready();
+    expect(before).not.toContain(run.pid);
+    expect(table.childrenOf(process.pid)).toContain(run.pid);
+    await nursery.end(run);
+  });
+});
+
 describe("readResources()", () => {
   test("tells time, memory, files and threads of the process that was seen", async () => {
     const { pid, startTicks, tree } = nursery.run("sh", "-c", "while :; do :; done");
