@@ -1,5 +1,5 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -96,9 +96,13 @@ describe("ProcessTable.snapshot()", () => {
     expect(new Set(entries.map(({ pid }) => pid)).size).toBe(entries.length);
   });
 
-  test("shows the mark of a process from its first moment, and goes on to", async () => {
+  test("shows the mark of a process as soon as it has an environment, and goes on to", async () => {
     const table = new ProcessTable();
     const runs = Array.from({ length: 20 }, () => nursery.run("sleep", "1000"));
+    // In the midst of its `exec`, a process has none for a moment.
+    await until("they have begun", () =>
+      runs.every(({ pid }) => readFileSync(`/proc/${pid}/environ`).length > 0),
+    );
     for (let look = 0; look < 3; look++) {
       const entries = await table.snapshot();
       for (const { pid, mark } of runs) expect(entryOf(entries, pid)?.mark).toBe(mark);
