@@ -18,6 +18,19 @@ const OUTCOME: Shape = {
   exit: "EXIT|null",
 };
 
+const LINK: Shape = {
+  type_name: "text",
+  from: "text|null",
+  to: "text",
+  queue: "text",
+  on_full: "text",
+  owner: "text|null",
+  routed: "number",
+  delivered: "number",
+  queued: "number",
+  dropped: "any",
+};
+
 const INSTANCE: Shape = {
   id: "text",
   name: "text",
@@ -53,7 +66,7 @@ export const DOCUMENTS: Readonly<Record<string, Shape>> = {
   STATUS: {
     ...INSTANCE,
     resources: "RESOURCES|null",
-    links: "[LINK]",
+    links: "[FLOW]",
     events: "[EVENT]",
     output: "[LINE]",
   },
@@ -67,18 +80,8 @@ export const DOCUMENTS: Readonly<Record<string, Shape>> = {
     resident_bytes: "number",
     open_files: "number|null",
   },
-  LINK: {
-    type_name: "text",
-    from: "text|null",
-    to: "text",
-    queue: "text",
-    on_full: "text",
-    owner: "text|null",
-    routed: "number",
-    delivered: "number",
-    queued: "number",
-    dropped: "any",
-  },
+  LINK,
+  FLOW: { ...LINK, per_second: "number" },
   EVENT: {
     seq: "number",
     time: "time",

@@ -32,14 +32,20 @@ const SHOWN_EVENTS = 5;
 const SHOWN_LINES = 10;
 const LABEL_WIDTH = 9;
 
+/** Between two looks at links, which give their rates; whoever asks does not notice. */
+const RATE_MS = 200;
+
 /** The exit code says whether all of them run. */
 const NOT_RUNNING = 3;
+
+/** A link, and how many messages a second take it now. */
+type Flow = LinkInfo & { readonly per_second: number };
 
 /** Everything that is told about one instance. */
 interface Picture {
   readonly instance: Chosen;
   readonly resources: ResourcesInfo | undefined;
-  readonly links: readonly LinkInfo[];
+  readonly links: readonly Flow[];
   readonly events: readonly EventInfo[];
   readonly output: readonly LineInfo[];
 }
@@ -47,6 +53,8 @@ interface Picture {
 export async function status(session: Session): Promise<number> {
   const info = await session.info();
   const instances = session.chosen(info);
+  const flows = flowsOf(session, info, instances);
+  flows.catch(() => {}); // awaited below
   const resources = await resourcesOf(
     session,
     instances.map(({ id }) => id),
@@ -58,7 +66,8 @@ export async function status(session: Session): Promise<number> {
         lastEvents(session, id, SHOWN_EVENTS).catch(unknownToDaemon),
         lastLines(session, id, SHOWN_LINES).catch(unknownToDaemon),
       ]);
-      return { instance, resources: resources[id], links: linksOf(info, id), events, output };
+      const links = (await flows).filter(({ from, to }) => from === id || to === id);
+      return { instance, resources: resources[id], links, events, output };
     }),
   );
   const name = nameOf(namesOf(info));
@@ -83,8 +92,28 @@ async function resourcesOf(
   return isObject(answer) ? (answer as Record<string, ResourcesInfo>) : {};
 }
 
-function linksOf({ routes }: Info, id: InstanceId): LinkInfo[] {
-  return routes.filter(({ from, to }) => from === id || to === id);
+/** The links of instances with their rates, from a second look a moment later if there are any. */
+async function flowsOf(
+  session: Session,
+  before: Info,
+  instances: readonly Chosen[],
+): Promise<Flow[]> {
+  const ids = new Set<string>(instances.map(({ id }) => id));
+  const concerns = ({ from, to }: LinkInfo): boolean =>
+    ids.has(to) || (from !== null && ids.has(from));
+  const former = before.routes.filter(concerns);
+  if (former.length === 0) return [];
+  const beginMs = performance.now();
+  await Bun.sleep(RATE_MS);
+  const { routes } = await session.info();
+  const seconds = (performance.now() - beginMs) / 1_000;
+  return routes.filter(concerns).map((link) => {
+    const same = former.find(
+      ({ type_name, from, to }) =>
+        type_name === link.type_name && from === link.from && to === link.to,
+    );
+    return { ...link, per_second: Math.round((link.routed - (same?.routed ?? 0)) / seconds) };
+  });
 }
 
 function pictureDocument(
@@ -200,8 +229,8 @@ function settings(runtime: RuntimeInfo): string {
   return differing.filter(Boolean).join(", ");
 }
 
-function linkLine(link: LinkInfo, id: InstanceId, name: NameOf): string {
-  const { routed, delivered, queued, dropped } = link;
+function linkLine(link: Flow, id: InstanceId, name: NameOf): string {
+  const { routed, delivered, queued, dropped, per_second: rate } = link;
   const other =
     link.from === id
       ? `→ ${targetName(link.to, name)}`
@@ -210,7 +239,11 @@ function linkLine(link: LinkInfo, id: InstanceId, name: NameOf): string {
   const lost = losses.map(
     ([reason, number]) => `${number} dropped as ${reason.replaceAll("_", " ")}`,
   );
-  const accounts = [`${routed} routed`, `${delivered} delivered`, ...lost];
+  const accounts = [
+    `${routed} routed${rate > 0 ? ` (${rate}/s)` : ""}`,
+    `${delivered} delivered`,
+    ...lost,
+  ];
   if (queued > 0) accounts.push(`${queued} queued`);
   return escapeText(`${link.type_name} ${other}: ${accounts.join(", ")}`);
 }

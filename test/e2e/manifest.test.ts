@@ -15,7 +15,7 @@ setDefaultTimeout(60_000);
 const STEADY = "#!/bin/sh\necho ready to serve\nexec sleep 1000\n";
 const CRASHING = "#!/bin/sh\necho 'cannot open can0' >&2\nexit 3\n";
 
-const GREETER = `#!/usr/bin/env bun
+const GREETER = `#!${process.execPath}
 import { connectRuntime } from ${JSON.stringify(join(import.meta.dir, "../../src/runtime.ts"))};
 const runtime = await connectRuntime();
 runtime.send("demo::Hello", "hello");
@@ -171,7 +171,7 @@ describe("up", () => {
       bench.program("late", `#!/bin/sh\nsleep 0.2; touch ${bench.folder}/flag; exec sleep 1000\n`);
       bench.program(
         "server",
-        "#!/usr/bin/env bun\nBun.listen({ hostname: '127.0.0.1', port: Number(process.argv[2]), socket: { data() {} } });\n",
+        `#!${process.execPath}\nBun.listen({ hostname: '127.0.0.1', port: Number(process.argv[2]), socket: { data() {} } });\n`,
       );
       const probe = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
       const { port } = probe;
@@ -407,6 +407,25 @@ describe("export", () => {
       });
     },
   );
+});
+
+test("status tells the rates of links that messages take", async () => {
+  await withDaemon(async (daemon) => {
+    const bench = new Bench(daemon.address, daemon.folder);
+    const examples = join(import.meta.dir, "../../examples");
+    for (const name of ["ping", "pong"]) {
+      bench.program(name, `#!/bin/sh\nexec ${process.execPath} ${examples}/${name}.ts\n`);
+      await bench.run(`runtime add ./${name} --name ${name}`);
+    }
+    await bench.run("link add --from ping --type demo::Ping --to pong");
+    await bench.run("link add --from pong --type demo::Pong --to ping");
+    expect((await bench.run("start pong ping")).code).toBe(0);
+    await until("messages flow", async () => {
+      const { out } = await bench.run("status ping");
+      return /demo::Ping → pong: \d+ routed \(\d+\/s\), \d+ delivered/.test(out);
+    });
+    await bench.run("stop --all");
+  });
 });
 
 test(
