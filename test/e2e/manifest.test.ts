@@ -226,6 +226,37 @@ describe("up", () => {
   );
 
   test(
+    "says why nothing is started after one that runs and is not ready",
+    withBench(async (bench) => {
+      bench.write(
+        "[instances.a]\npath = 'steady'\nready = { file = 'never' }\n" +
+          "[instances.b]\npath = 'steady'\nafter = ['a']\n",
+      );
+      expect((await bench.run("up --timeout 300ms")).code).toBe(6);
+      const again = await bench.run("up --timeout 300ms");
+      expect(again.code).toBe(3);
+      expect(again.err).toContain('error: Cannot start instance "b": "a" is not ready');
+      expect(again.err).toContain("\nnot done: start b\n");
+      expect(await bench.states()).toEqual({ a: "running", b: "stopped" });
+    }),
+  );
+
+  test(
+    "is planned also beside more instances that have ended than a daemon takes connections",
+    withBench(async (bench) => {
+      bench.program("quick", "#!/bin/sh\nexit 0\n");
+      const names = Array.from({ length: 260 }, (_, i) => `q${i}`);
+      bench.write(names.map((name) => `[instances.${name}]\npath = 'quick'\n`).join(""));
+      expect((await bench.run("up --no-wait -q")).code).toBe(0);
+      await until("all have ended", async () =>
+        Object.values(await bench.states()).every((state) => state === "stopped"),
+      );
+      const plan = await bench.run("plan --check");
+      expect(plan).toMatchObject({ code: 0, err: "" });
+    }),
+  );
+
+  test(
     "changes nothing when the manifest is wrong, and tells all faults at once with their places",
     withBench(async (bench) => {
       bench.write(

@@ -4,7 +4,7 @@
 // failed change of what is stored ends everything: nothing new is started then.
 
 import type { ControlClient } from "../../client.ts";
-import { OrchestratorError } from "../../errors.ts";
+import { messageChain, OrchestratorError } from "../../errors.ts";
 import type { Step } from "../../manifest/plan.ts";
 import type { Present } from "../../manifest/present.ts";
 import {
@@ -155,6 +155,8 @@ export class Application {
     const watch = await this.#watch([...wanted.keys()]);
     const waits = !this.#session.values.has("--no-wait");
     const tasks = new Map<string, Promise<boolean>>();
+    /** Why one that runs already is not ready. */
+    const faults = new Map<string, unknown>();
     const start = async (name: string): Promise<boolean> => {
       const { after, ready, start: shallRun } = wanted.get(name) as WantedInstance;
       const outcome = starts.get(name)?.outcome;
@@ -180,11 +182,15 @@ export class Application {
         this.#board?.set(name, `started, waiting until ${readinessWords(ready)}`, "33");
         await awaitReady(this.#session, watch, { id, name, ready }, deadline);
       };
-      if (outcome === undefined)
-        return act().then(
-          () => true,
-          () => false,
-        ); // whoever needs it is not started
+      if (outcome === undefined) {
+        // It runs already. If it is not ready, whoever comes after it is not started, and says why.
+        const unready = await act().then(
+          () => undefined,
+          (error: unknown) => ({ error }),
+        );
+        if (unready !== undefined) faults.set(name, unready.error);
+        return unready === undefined;
+      }
       await this.#try(outcome, act);
       const runtime = (await this.#session.info()).runtimes[id];
       this.#tellEnd(name, outcome, startedWords(runtime));
@@ -198,10 +204,12 @@ export class Application {
     await Promise.all([...starts.keys()].map(task));
     for (const [name, { outcome }] of starts) {
       if (outcome.state !== "open") continue;
-      const missing = (wanted.get(name)?.after ?? []).filter(
-        (other) => starts.get(other)?.outcome.state !== "done",
-      );
-      outcome.error = new Unmet(`it comes after ${missing.join(", ")}, which is not ready`);
+      for (const other of wanted.get(name)?.after ?? []) {
+        if (!faults.has(other)) continue; // one that failed to start is told of itself
+        const why = messageChain(faults.get(other)).join(": ");
+        outcome.state = "failed";
+        outcome.error = new Unmet(`Cannot start instance ${JSON.stringify(name)}: ${why}`);
+      }
     }
     watch.close();
   }

@@ -20,11 +20,13 @@ const READ_EVENTS = 50;
 /** Asks for all that a plan compares. */
 export async function presentOf(session: Session): Promise<Present> {
   const info = await session.info();
-  const instances = Object.entries(info.runtimes).map(([id, runtime]) =>
-    presentInstance(session, id as InstanceId, runtime),
-  );
+  const instances: PresentInstance[] = [];
+  // One after the other: what has ended takes a connection each, and a daemon has only so many.
+  for (const [id, runtime] of Object.entries(info.runtimes)) {
+    instances.push(await presentInstance(session, id, runtime));
+  }
   return {
-    instances: await Promise.all(instances),
+    instances,
     links: info.routes.flatMap((link) => presentLink(link, info) ?? []),
   };
 }
