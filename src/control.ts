@@ -12,7 +12,7 @@ import { encodeError } from "./protocol.ts";
 import { type Connection, DISCARD, type StreamHandlers } from "./socket.ts";
 
 export interface ControlOptions extends ConnectionOptions {
-  /** A connection whose file descriptor has this number, or a higher one, is turned away. */
+  /** From a file descriptor of this number on, they are scarce: there are no more connections then. */
   readonly maxDescriptor: number;
   readonly access: Pick<Access, "judge">;
 }
@@ -50,8 +50,8 @@ export class ControlServer {
     const { descriptor = 0 } = connection;
     if (descriptor >= maxDescriptor) this.#bound();
     const isCrowded = this.#open.size + this.#judged >= this.#most;
-    if (isCrowded && !this.#displace()) {
-      const refusal = this.#most < MAX_CONTROL_CONNECTIONS ? OUT_OF_DESCRIPTORS : CROWDED;
+    const refusal = this.#most < MAX_CONTROL_CONNECTIONS ? OUT_OF_DESCRIPTORS : CROWDED;
+    if (isCrowded && !this.#displace(refusal)) {
       // Who lingers holds a descriptor: a few may, so that they read why.
       return turnAway(connection, refusal, descriptor < maxDescriptor + LINGERERS);
     }
@@ -65,8 +65,8 @@ export class ControlServer {
     let hasEnded = false;
     let isClosed = false;
     verdict
+      .finally(() => this.#judged--)
       .then((known) => {
-        this.#judged--;
         if (isClosed) return;
         handlers = this.#begin(connection, known);
         for (const chunk of early) handlers.data(chunk);
@@ -107,11 +107,11 @@ export class ControlServer {
   }
 
   /** The oldest client that has never asked for anything makes room for one that may. */
-  #displace(): boolean {
+  #displace(reason: OrchestratorError): boolean {
     for (const control of this.#open) {
       if (control.hasAsked) continue;
       this.#open.delete(control);
-      control.displace(CROWDED);
+      control.displace(reason);
       return true;
     }
     return false;

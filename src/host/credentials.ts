@@ -74,10 +74,10 @@ function open(): GetPeer {
 /** The tables of TCP sockets: a row for each, with both ends and the uid of its owner. */
 const TABLES = ["/proc/net/tcp", "/proc/net/tcp6"];
 
-/** Looks up owners of TCP sockets of this machine. Questions that come together share one look. */
+/** Looks up owners of TCP sockets of this machine. Questions that come together share one reading. */
 export class SocketOwners {
   readonly #read: (path: string) => Promise<string>;
-  #next: Promise<ReadonlyMap<string, number>> | undefined;
+  #next: Promise<readonly string[]> | undefined;
   #last: Promise<unknown> = Promise.resolve();
 
   constructor(read: (path: string) => Promise<string> = (path) => readFile(path, "latin1")) {
@@ -86,51 +86,59 @@ export class SocketOwners {
 
   /** The uid that owns the socket from `local` to `remote`; undefined if there is none, or no telling. */
   async ownerOf(local: Endpoint, remote: Endpoint): Promise<number | undefined> {
-    // A look that has begun may be too old; the one after it serves all who ask meanwhile.
+    // A reading that has begun may be too old; the one after it serves all who ask meanwhile.
     this.#next ??= this.#last.then(() => {
-      const look = this.#look();
       this.#next = undefined;
-      this.#last = look;
-      return look;
+      const texts = TABLES.map((path) => this.#read(path).catch(() => "")); // without IPv6: one table
+      const reading = Promise.all(texts);
+      this.#last = reading;
+      return reading;
     });
-    return (await this.#next).get(endsKey(local, remote));
-  }
-
-  async #look(): Promise<ReadonlyMap<string, number>> {
-    const texts = TABLES.map((path) => this.#read(path).catch(() => "")); // without IPv6: one table
-    const owners = new Map<string, number>();
-    for (const text of await Promise.all(texts)) {
-      for (const line of text.split("\n").slice(1)) {
-        const row = readRow(line);
-        if (row !== undefined) owners.set(endsKey(row.local, row.remote), row.uid);
-      }
+    for (const table of await this.#next) {
+      const uid = findOwner(table, local, remote);
+      if (uid !== undefined) return uid;
     }
-    return owners;
+    return undefined;
   }
 }
 
-function endsKey(local: Endpoint, remote: Endpoint): string {
-  return `${plainAddress(local.address)} ${local.port} ${plainAddress(remote.address)} ${remote.port}`;
+/** Only rows with both ports are read: a table may have a hundred thousand of others. */
+function findOwner(table: string, local: Endpoint, remote: Endpoint): number | undefined {
+  const [near, far] = [portWord(local), portWord(remote)];
+  for (let at = table.indexOf(near); at >= 0; at = table.indexOf(near, at + 1)) {
+    const end = table.indexOf("\n", at);
+    const row = table.slice(table.lastIndexOf("\n", at) + 1, end < 0 ? table.length : end);
+    const uid = row.includes(far) ? ownerIn(row, local, remote) : undefined;
+    if (uid !== undefined) return uid;
+  }
+  return undefined;
+}
+
+/** A port as it ends an address in a row: `:A291 `. */
+function portWord({ port }: Endpoint): string {
+  return `:${port.toString(16).toUpperCase().padStart(4, "0")} `;
 }
 
 /**
- * Reads one row of a table. A socket that nobody has open any more has the inode 0, and then its uid
- * is that of nobody: whoever connected and left at once could not be told from root.
+ * The owner in a row, if it is that of these ends. A socket that nobody has open any more has the inode
+ * 0, and then its uid is that of nobody: whoever connected and left at once could not be told from root.
  */
-function readRow(
-  line: string,
-): { readonly local: Endpoint; readonly remote: Endpoint; readonly uid: number } | undefined {
-  const words = line.trim().split(/\s+/);
-  const [, local, remote, , , , , uid, , inode] = words;
-  if (local === undefined || remote === undefined || uid === undefined) return undefined;
-  if (inode === undefined || inode === "0") return undefined;
-  return { local: readEndpoint(local), remote: readEndpoint(remote), uid: Number(uid) };
+function ownerIn(row: string, local: Endpoint, remote: Endpoint): number | undefined {
+  const [, near = "", far = "", , , , , uid, , inode = "0"] = row.trim().split(/\s+/);
+  if (inode === "0" || uid === undefined) return undefined;
+  return isEndpoint(near, local) && isEndpoint(far, remote) ? Number(uid) : undefined;
+}
+
+function isEndpoint(text: string, { address, port }: Endpoint): boolean {
+  const found = readEndpoint(text);
+  return found?.address === plainAddress(address) && found.port === port;
 }
 
 /** `0100007F:A291`: words of 32 bits in the machine's order, then the port. */
-function readEndpoint(text: string): Endpoint {
+function readEndpoint(text: string): Endpoint | undefined {
   const [address = "", port = ""] = text.split(":");
   const bytes = Buffer.from(address, "hex");
+  if (bytes.length !== 4 && bytes.length !== 16) return undefined;
   bytes.swap32();
   const isMapped = bytes.length === 16 && bytes.subarray(0, 12).equals(MAPPED);
   const number = isMapped ? bytes.subarray(12) : bytes;

@@ -110,6 +110,16 @@ describe("SocketOwners.ownerOf()", () => {
     }
   });
 
+  test("goes on after rows that it cannot read, and finds none in them", async () => {
+    const broken = tableOf(
+      ["01:9386", "02:A291", "01", 0, 12],
+      ["zz:9386", "0100007F:A291", "01", 0, 12],
+      ["0100007F:9386", "0100007F:A291", "01", 3, 12],
+    );
+    const asked = owners(broken, "what is this :9386 :A291 \n:9386 ");
+    for (let round = 0; round < 2; round++) expect(await asked.ownerOf(client, daemon)).toBe(3);
+  });
+
   test("looks once for all who ask meanwhile, and never too early", async () => {
     const looks: (() => void)[] = [];
     const asked = new SocketOwners((path) => {
