@@ -12,25 +12,16 @@ import {
   type Address,
   formatAddress,
   formatHostPort,
-  isLoopbackHost,
   plainAddress,
   type TcpAddress,
 } from "./address.ts";
 import { openCgroups } from "./host/cgroup.ts";
+import { openAccess, readTls, tcpWarning } from "./daemon/access.ts";
 import { claimSocket, instanceSocketPath, takeInstanceFolder } from "./daemon/claim.ts";
 import { ControlServer } from "./control.ts";
-import { Access } from "./control/access.ts";
 import { bindDatagram, type DatagramSocket } from "./datagram.ts";
 import { messageChain, OrchestratorError } from "./errors.ts";
-import { SocketOwners } from "./host/credentials.ts";
-import {
-  descriptorLimit,
-  isSignalIgnored,
-  LineWriter,
-  makePrivateFolder,
-  readPem,
-  readSecret,
-} from "./files.ts";
+import { descriptorLimit, isSignalIgnored, LineWriter, makePrivateFolder } from "./files.ts";
 import { Guard } from "./host/guard.ts";
 import { Histories } from "./output/history.ts";
 import { type Host, systemHost } from "./host.ts";
@@ -43,7 +34,7 @@ import { bootId } from "./host/processes.ts";
 import { isIP } from "./ip.ts";
 import type { StoredInstance } from "./store/records.ts";
 import { recover } from "./supervisor/recovery.ts";
-import { connect, listen, type Listener, type ServerTls } from "./socket.ts";
+import { connect, listen, type Listener } from "./socket.ts";
 import { ephemeralState, openState, type State, stateFolders } from "./store/state.ts";
 import type { Store } from "./store.ts";
 import { formatProcesses } from "./supervisor/tree.ts";
@@ -156,9 +147,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     // Nothing may fail from here on: what is started would outlive us. Nobody is served before.
     orchestrator.restore(instances, links);
     log.target("control").info("run", "listening", { socket: formatAddress(listener.address) });
-    if (options.insecureTcp === true) {
-      daemonLog.warn("run", "everybody who reaches a TCP control socket controls this daemon");
-    }
+    const warning = tcpWarning(options);
+    if (warning !== undefined) daemonLog.warn("run", warning);
     if (state.isKept) daemonLog.info("run", "keeping state", { folder: state.folder });
     else daemonLog.info("run", "keeping no state after the end");
     const notifier = await openNotifier(options.env, daemonLog);
@@ -196,47 +186,6 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     for (const action of undo.reverse()) action();
     throw error;
   }
-}
-
-/**
- * Who may control this daemon. From other machines only those who show a token, unless it was said
- * that everybody may.
- * @throws `misuse` if that is not said; what `readSecret` throws
- */
-function openAccess({ control, tokenFile, insecureTcp, tlsClientCa }: DaemonOptions): Access {
-  const isOpen = insecureTcp === true || tlsClientCa !== undefined; // who has no certificate gets nowhere
-  const token = tokenFile === undefined ? undefined : readSecret(tokenFile);
-  const isReachable = control.kind === "tcp" && !isLoopbackHost(control.host);
-  if (isReachable && token === undefined && !isOpen) {
-    throw new OrchestratorError(
-      "misuse",
-      `Cannot listen on ${formatAddress(control)}: other machines reach it, and there is no token`,
-      { hint: 'make one with "token new FILE" and add --token-file FILE; or add --insecure-tcp' },
-    );
-  }
-  const owners = new SocketOwners();
-  return new Access({
-    uid: process.getuid?.() ?? 0,
-    token,
-    isInsecure: isOpen,
-    ownerOf: ({ local, remote }) => owners.ownerOf(remote, local), // the peer's end of it
-  });
-}
-
-/** @throws `misuse` without a TCP control socket; `io` for a file that cannot be read */
-function readTls({ control, tlsCert, tlsKey, tlsClientCa }: DaemonOptions): ServerTls | undefined {
-  if (tlsCert === undefined || tlsKey === undefined) return undefined;
-  if (control.kind !== "tcp") {
-    throw new OrchestratorError(
-      "misuse",
-      "Cannot use TLS on a Unix path: it never leaves the machine",
-    );
-  }
-  return {
-    cert: readPem(tlsCert),
-    key: readPem(tlsKey),
-    clientCa: tlsClientCa === undefined ? undefined : readPem(tlsClientCa),
-  };
 }
 
 /** What tells the runs of this daemon from those of every other one. */

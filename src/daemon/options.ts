@@ -59,7 +59,7 @@ Options:
   --token-file FILE                clients on other machines have to show this token; see "token new"
                                    (VEECLE_ORCHESTRATOR_TOKEN_FILE)
   --tls-cert FILE, --tls-key FILE  encrypt a TCP control socket, with this certificate
-  --tls-client-ca FILE             take only clients whose certificate was signed by these; no token then
+  --tls-client-ca FILE             take only clients whose certificate was signed by these
   --insecure-tcp                   let everybody who reaches a TCP control socket control the daemon
   --peer HOST[:PORT]               take messages over UDP from this orchestrator only; may be repeated
   --max-queue SIZE                 what the queues of all links together may hold (256MiB)
