@@ -193,22 +193,18 @@ export function everyInstance(info: Info): Chosen[] {
 
 /** Names as people order them: numbers by their value, capitals beside small letters. */
 export function compareNames(a: string, b: string): number {
-  const [left, right] = [a, b].map((name) => name.toLowerCase().match(/[0-9]+|[^0-9]+/g) ?? []);
-  for (const [index, part] of (left as string[]).entries()) {
-    const other = (right as string[])[index];
+  const parts = (name: string): string[] => name.toLowerCase().match(/[0-9]+|[^0-9]+/g) ?? [];
+  const [left, right] = [parts(a), parts(b)];
+  for (const [index, part] of left.entries()) {
+    const other = right[index];
     if (other === undefined) return 1;
     const areNumbers = /^[0-9]/.test(part) && /^[0-9]/.test(other);
     const difference = areNumbers ? Number(part) - Number(other) : 0;
     if (difference !== 0) return difference;
     if (part !== other) return part < other ? -1 : 1;
   }
-  return (left as string[]).length === (right as string[]).length
-    ? a < b
-      ? -1
-      : a > b
-        ? 1
-        : 0
-    : -1;
+  if (left.length < right.length) return -1;
+  return a < b ? -1 : a > b ? 1 : 0;
 }
 
 function choose(info: Info, id: InstanceId): Chosen {
