@@ -120,7 +120,7 @@ export async function startOne(work: Work, instance: Chosen): Promise<boolean> {
   let steadyMs = Number.POSITIVE_INFINITY;
   let startedSeq = 0;
   for (;;) {
-    const seen = watch.of(id).slice(before);
+    const seen = sinceStart(watch.of(id).slice(before));
     const outcome = judgeStart(instance, seen);
     if (outcome === "runs") return true;
     if (outcome instanceof Error) throw outcome;
@@ -133,6 +133,15 @@ export async function startOne(work: Work, instance: Chosen): Promise<boolean> {
     if (deadline.leftMs === 0) throw late(instance, "start", deadline, seen.at(-1));
     await watch.changed(Math.min(deadline.leftMs, Math.max(1, steadyMs - performance.now())));
   }
+}
+
+/**
+ * Without the last events of a stop before it: they come on another connection than its answer, and
+ * perhaps later. A start that was answered is told, so that everything of it begins there.
+ */
+function sinceStart(events: readonly EventInfo[]): readonly EventInfo[] {
+  const first = events.findIndex(({ kind }) => kind === "started");
+  return first < 0 ? events.filter(({ kind }) => kind === "removed") : events.slice(first);
 }
 
 /** What the events since a start say about it. */

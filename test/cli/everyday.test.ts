@@ -111,6 +111,33 @@ describe("a daemon that", () => {
     expect([second.code, second.err]).toMatchObject([6, expect.stringContaining("no answer with")]);
   });
 
+  test("tells of a stop after it has answered does not mislead a restart", async () => {
+    const running = { ...STOPPED, running: true, state: "running", pid: 5 };
+    let events: FakeConnection | undefined;
+    const tell = (kind: string, detail: object = {}): void =>
+      events?.frame(JSON.stringify(event(kind, detail)));
+    using daemon = answering({
+      ...known,
+      Info: (connection) => connection.ok({ ...INFO, runtimes: { [B]: running } }),
+      Events: (connection) => {
+        connection.ok(null);
+        events = connection;
+      },
+      Stop: (connection) => connection.ok(null),
+      Start: (connection) => {
+        connection.ok(null);
+        tell("exited", { signal: "SIGINT", ran_ms: 5, stopping: true });
+        tell("stopped");
+        setTimeout(() => {
+          tell("started", { pid: 7 });
+          tell("connected");
+        }, 20);
+      },
+    });
+    const ran = await at(daemon, "restart pong");
+    expect([ran.code, ran.out]).toEqual([0, "restarted pong (pid 5)\n"]);
+  });
+
   test("dies while an instance is started is reported with 5", async () => {
     const daemon: FakeDaemon = answering({
       ...known,
