@@ -61,8 +61,15 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     daemonLog.error("run", `defect: ${messageChain(error).join(": ")}`, { stack });
   };
   const host = systemHost(onFault);
-  const log = new Log(parseLogFilter(options.log), options.writeLog, host.wallMs);
+  const filter = parseLogFilter(options.log);
+  const log = new Log(filter, options.writeLog, host.wallMs);
   const daemonLog = log.target("daemon");
+  if (filter.idle.length > 0) {
+    daemonLog.warn("run", "log directives that match nothing here", {
+      directives: filter.idle.join(","),
+      hint: "levels and rooms are known, spans are not: info, router=trace",
+    });
+  }
   const undo: (() => void)[] = [];
   try {
     const access = openAccess(options);

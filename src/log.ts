@@ -16,6 +16,8 @@ export type LogFields = Readonly<Record<string, string | number | boolean | null
 export interface LogFilter {
   /** `target` is the name of a room without the crate's prefix, such as `control`. */
   enabled(target: string, level: Level): boolean;
+  /** Directives that `tracing` understands and that change nothing here; the daemon says so. */
+  readonly idle: readonly string[];
 }
 
 /** The rooms that a directive may name without a level. */
@@ -48,34 +50,48 @@ export const LOG_TARGETS: readonly string[] = [
 
 const LEVELS: readonly Level[] = ["error", "warn", "info", "debug", "trace"];
 const CRATES: readonly string[] = ["orchestrator", "veecle_orchestrator"];
-const TARGET = /^[\w-]+(::[\w-]+)*$/;
+/** `target[span{field=value}]=level`, as in `tracing_subscriber`'s EnvFilter: each part may be missing. */
+const DIRECTIVE = /^([\w:-]+)?(\[[^\]]*\])?(?:\s*=\s*(\w*))?$/;
+/** Commas within a span's brackets separate nothing. */
+const DIRECTIVES = /(?:\[[^\]]*\]|[^,])+/g;
 
 /**
  * Reads filter directives of the kind that `tracing`'s `EnvFilter` takes: `level`, `target=level` or
  * `target` (all of its levels), separated by commas. A level is a word in any case, 0 to 5, or `off`.
  * The most specific directive decides, among equal ones the last. Without any directive the level is
  * `info`; with directives but no bare level, targets that none of them names log errors only.
- * Targets of other programs (`tokio=warn`) are accepted with a level, and match nothing.
+ * Targets of other programs (`tokio=warn`) and spans (`[connection]=trace`) match nothing.
  * @throws `misuse`, naming the directive
  */
 export function parseLogFilter(text: string): LogFilter {
   const ranks = new Map<string, number>(); // "": everywhere, "*": the whole crate, else a room
+  const idle: string[] = [];
   let named = false;
-  for (const part of text.split(",")) {
+  for (const part of text.match(DIRECTIVES) ?? []) {
     const directive = part.trim();
     if (directive === "") continue;
-    const { target, rank } = parseDirective(directive);
-    if (target !== undefined) ranks.set(target, rank);
+    const parsed = parseDirective(directive);
+    if (parsed === undefined) {
+      idle.push(directive);
+      continue;
+    }
+    if (parsed.target !== undefined) ranks.set(parsed.target, parsed.rank);
     named = true;
   }
   const other = ranks.get("*") ?? ranks.get("") ?? (named ? 1 : 3);
   return {
     enabled: (target, level) => LEVELS.indexOf(level) < (ranks.get(target) ?? other),
+    idle,
   };
 }
 
-/** A rank is the number of levels that are written: 0 is `off`, 5 is `trace`. */
-function parseDirective(directive: string): { target: string | undefined; rank: number } {
+/**
+ * A rank is the number of levels that are written: 0 is `off`, 5 is `trace`. Undefined for a
+ * directive that cannot have been meant for anything here.
+ */
+function parseDirective(
+  directive: string,
+): { target: string | undefined; rank: number } | undefined {
   const fault = (reason: string): OrchestratorError =>
     new OrchestratorError(
       "misuse",
@@ -84,21 +100,17 @@ function parseDirective(directive: string): { target: string | undefined; rank: 
         hint: 'write a level, or target=level, separated by commas: "info" or "router=trace,warn"',
       },
     );
-  if (/[[\]{}]/.test(directive)) throw fault("directives for spans are not supported");
-  const equals = directive.indexOf("=");
-  if (equals < 0) {
-    const rank = parseRank(directive);
-    if (rank !== undefined) return { target: "", rank };
-    const target = ownTarget(directive);
-    if (target === undefined) throw fault("it is neither a level nor a target");
-    return { target, rank: LEVELS.length };
+  const bare = parseRank(directive);
+  if (bare !== undefined) return { target: "", rank: bare };
+  const [matched, name, span, level = ""] = DIRECTIVE.exec(directive) ?? [];
+  if (matched === undefined || (name ?? span) === undefined) {
+    throw fault("it is neither a level nor a target");
   }
-  const name = directive.slice(0, equals).trim();
-  const level = directive.slice(equals + 1).trim();
-  if (!TARGET.test(name)) throw fault(`${JSON.stringify(name)} is not a target`);
-  const rank = parseRank(level);
+  const rank = level === "" ? LEVELS.length : parseRank(level);
   if (rank === undefined) throw fault(`${JSON.stringify(level)} is not a level`);
-  return { target: ownTarget(name), rank };
+  if (name === undefined || span !== undefined) return undefined;
+  const target = ownTarget(name);
+  return target === undefined && level === "" ? undefined : { target, rank };
 }
 
 function parseRank(text: string): number | undefined {

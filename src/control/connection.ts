@@ -150,7 +150,7 @@ export class ControlConnection {
 
   /** The client sends no more; what it has sent is still answered. */
   endInput(): void {
-    this.#intake.end();
+    this.#intake.finish();
   }
 
   drain(): void {

@@ -24,6 +24,8 @@ export type Item =
   | { readonly kind: "fault"; readonly error: unknown; readonly isFatal: boolean }
   | { readonly kind: "raw"; readonly bytes: Buffer };
 
+const LINE_END = Buffer.from("\n");
+
 /** Bookkeeping of one waiting item, in bytes. */
 const ITEM_BYTES = 256;
 
@@ -41,6 +43,8 @@ export class Intake {
   readonly #options: IntakeOptions;
   #dialect: Dialect | undefined;
   #scan: (chunk: Buffer) => void = () => {};
+  /** Whether the client owes the newline of a line that it has begun. */
+  #isWithinLine: () => boolean = () => false;
   /** Raw bytes that native frames still owe to an upload. */
   #rawBytes = 0;
   readonly #items: Item[] = [];
@@ -76,6 +80,12 @@ export class Intake {
       this.end();
     }
     return true;
+  }
+
+  /** The client sends no more: its last line may lack the newline, as with `printf … | socat`. */
+  finish(): void {
+    if (this.#isWithinLine()) this.push(LINE_END);
+    this.end();
   }
 
   /** Nothing more comes, or is looked at; what has come can still be taken. */
@@ -136,6 +146,7 @@ export class Intake {
         this.#lines(scanner, chunk, start, end),
       );
       this.#scan = (chunk) => scanner.push(chunk);
+      this.#isWithinLine = () => scanner.pendingBytes > 0;
     } else return false;
     return true;
   }

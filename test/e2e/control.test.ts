@@ -417,16 +417,38 @@ describe("Whatever the dialect", () => {
       expect(await wire.line()).toBe('{"Ok":"0.1.0"}');
     }));
 
-  test("half a request and the end of the connection do nothing", () =>
+  test("the last request may lack its newline; half of one is answered as what it is", () =>
     withDaemon(async (daemon) => {
-      const wire = await daemon.connect();
-      wire.send('"Clear"');
-      wire.finish();
-      expect(await wire.rest()).toHaveLength(0);
+      const whole = await daemon.connect();
+      whole.send('"Version"\n"Version"');
+      whole.finish();
+      expect(await whole.line()).toBe('{"Ok":"0.1.0"}');
+      expect(await whole.line()).toBe('{"Ok":"0.1.0"}');
+      expect(await whole.rest()).toHaveLength(0);
+      const half = await daemon.connect();
+      half.send('{"Link":{"type_name":"T","to');
+      half.finish();
+      expect(JSON.parse(await half.line()).Err[0]).toStartWith("Cannot parse request");
+      expect(await half.rest()).toHaveLength(0);
       const native = await daemon.connect();
       native.send(frame('"Version"').subarray(0, 8));
       native.finish();
       expect(await native.rest()).toHaveLength(0);
+    }));
+
+  test("an upload that ends early is not read as a request", () =>
+    withDaemon(async (daemon) => {
+      const wire = await daemon.connect();
+      const id = "0195fc7b-33e6-70e3-bee1-ac515185fac7";
+      wire.send(
+        `${JSON.stringify({ AddWithBinary: { id, length: 20, hash: new Array(32).fill(0) } })}\n"Clear"`,
+      );
+      wire.finish();
+      expect(await wire.line()).toBe('{"Ok":null}');
+      expect(JSON.parse(await wire.line()).Err[0]).toContain(
+        "13 bytes before its announced length",
+      );
+      expect(await wire.rest()).toHaveLength(0);
     }));
 
   test("names from a request cannot forge a line of the log", () =>
