@@ -167,6 +167,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       await orchestrator.shutDown();
       orchestrator.journal.record("daemon_stopped", undefined, { pid: process.pid });
       await telemetry?.close(FLUSH_MS);
+      await orchestrator.commit(); // the last answers wait for it
       server.close();
       socket?.close();
       guard.close();
@@ -263,6 +264,7 @@ async function takeOver(
   store.set("run_id", runId);
   store.set("ended", "no");
   store.commit();
+  await store.sync();
   return former === undefined ? "none" : wasStopped ? "stopped" : "killed";
 }
 

@@ -152,9 +152,9 @@ export class Orchestrator {
     return this.#memory.batch;
   }
 
-  /** Makes every change durable; a batch that cannot be is undone, and holds the error. */
-  commit(): void {
-    this.#memory.commit();
+  /** As `Memory.durable()`. */
+  commit(): Promise<void> | undefined {
+    return this.#memory.durable();
   }
 
   /** From now on links may lead to other orchestrators. */
@@ -178,7 +178,7 @@ export class Orchestrator {
         });
       }
     }
-    this.collect();
+    void this.collect();
     this.#options.histories
       .sweep(new Set(this.#instances.sorted().map(({ id }) => id)))
       .catch((error: unknown) => this.#options.onFault(error));
@@ -211,7 +211,7 @@ export class Orchestrator {
       () => {
         void this.#discard(instance);
         // What is undone after this may use its binary again.
-        if (binary !== null) this.#options.host.after(0, () => this.collect());
+        if (binary !== null) this.#options.host.after(0, () => void this.collect());
       },
     );
     if (uploaded !== undefined) this.#record("uploaded", instance, { ...uploaded });
@@ -258,7 +258,7 @@ export class Orchestrator {
     instance.supervisor.checkRemove();
     this.#memory.forget((store) => store.removeInstance(id), `Cannot remove instance "${id}"`);
     void this.#discard(instance);
-    this.collect();
+    void this.collect();
     this.#record("removed", instance);
   }
 
@@ -343,7 +343,7 @@ export class Orchestrator {
     }, "Cannot clear");
     this.#links.drop(links);
     const discarded = removed.map((instance) => this.#discard(instance));
-    this.collect();
+    void this.collect();
     for (const instance of removed) this.#record("removed", instance);
     await this.#atMost(FLUSH_MS, discarded);
     if (faults.length > 0) {
@@ -359,9 +359,8 @@ export class Orchestrator {
     this.#instances.isEnding = true;
     const instances = this.#instances.all();
     for (const instance of instances) instance.isRemoving = true;
-    const log = this.#options.log.target("orchestrator");
     for (const fault of await this.#stopAll(instances)) {
-      log.error("run", messageChain(fault).join(": "));
+      this.#options.log.target("orchestrator").error("run", messageChain(fault).join(": "));
     }
     await Promise.all(instances.map(({ supervisor }) => supervisor.swept()));
     const last = instances.map(({ output }) => output.quiet());
@@ -384,8 +383,8 @@ export class Orchestrator {
   /** The answer to `Info` as JSON. */
   info(): JsonPieces {
     const { host, telemetry } = this.#options;
-    const instances = this.#instances.sorted();
-    return encodeInfo(instances, this.#links.info(), telemetry, this.receiver, host);
+    const [instances, links] = [this.#instances.sorted(), this.#links.info()];
+    return encodeInfo(instances, links, telemetry, this.receiver, host);
   }
 
   async #stopAll(instances: readonly Instance[]): Promise<unknown[]> {
@@ -423,7 +422,7 @@ export class Orchestrator {
           log.target("audit").info("run:instance", "change asked for", { ...asked, result });
         try {
           const batch = await (kind === "Start" ? this.start(id, request.priority) : this.stop(id));
-          this.#memory.commit();
+          await this.commit();
           if (batch.error !== undefined) throw batch.error;
           tell("done");
         } catch (error) {
@@ -473,8 +472,9 @@ export class Orchestrator {
     cancel();
   }
 
-  /** Removes uploaded programs that no instance has any more. */
-  collect(): void {
+  /** Removes uploaded programs that no instance has any more, once the disk knows that. */
+  async collect(): Promise<void> {
+    await this.#memory.durable();
     if (this.#instances.isEnding) return; // nobody is registered any more, and all is to stay
     const used = this.#instances.all().flatMap(({ binary }) => binary ?? []);
     try {

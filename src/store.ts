@@ -6,7 +6,13 @@
 
 import type { Database } from "bun:sqlite";
 
-import { type DatabaseOptions, explain, isFull, openDatabase } from "./store/database.ts";
+import {
+  type DatabaseOptions,
+  explain,
+  IN_MEMORY,
+  isFull,
+  openDatabase,
+} from "./store/database.ts";
 import { OrchestratorError } from "./errors.ts";
 import { EVENT_PRUNE_COUNT, EVENT_PRUNE_MS, MAX_EVENT_AGE_MS, MAX_EVENTS } from "./limits.ts";
 import type { InstanceId, LinkKey } from "./model.ts";
@@ -29,6 +35,17 @@ import {
   type StoredStatus,
   type Value,
 } from "./store/records.ts";
+import { Syncer } from "./store/syncer.ts";
+
+/** Brings what was written to a file to the disk. */
+export interface FileSyncer {
+  sync(): Promise<void>;
+  close(): void;
+}
+
+export interface StoreOptions extends DatabaseOptions {
+  readonly openSyncer?: (path: string) => FileSyncer;
+}
 
 /** What is registered, each in the order in which it was added. */
 export interface Registered {
@@ -59,9 +76,13 @@ export class Store {
   #lastSeq: number;
   #unpruned = 0;
   #prunedAt = 0;
+  readonly #syncer: FileSyncer | undefined;
+  /** The disk has refused some of the log once, and will not say so again. */
+  #isDoubtful = false;
 
-  private constructor(database: Database) {
+  private constructor(database: Database, syncer: FileSyncer | undefined) {
     this.#database = database;
+    this.#syncer = syncer;
     this.#lastSeq = Number(rows(database, "SELECT coalesce(max(seq), 0) FROM events")[0]?.[0]);
   }
 
@@ -70,8 +91,10 @@ export class Store {
    * that no other daemon uses the file.
    * @throws `state_unusable` if it is damaged, newer or not ours, and then not changed; `io`
    */
-  static open(path: string, options: DatabaseOptions = {}): Store {
-    return new Store(openDatabase(path, examine, options));
+  static open(path: string, options: StoreOptions = {}): Store {
+    const database = openDatabase(path, examine, options);
+    const { openSyncer = (file) => new Syncer(file) } = options;
+    return new Store(database, path === IN_MEMORY ? undefined : openSyncer(`${path}-wal`));
   }
 
   /** Reads what is registered, with changes that are not committed yet. @throws `state_unusable`, `io` */
@@ -170,7 +193,15 @@ export class Store {
   }
 
   /**
-   * Makes all changes durable.
+   * Settles when the disk has all that is committed, and with an error if that cannot be known.
+   * Undefined for what is in memory only.
+   */
+  sync(): Promise<void> | undefined {
+    return this.#syncer === undefined ? undefined : this.#sync(this.#syncer);
+  }
+
+  /**
+   * Makes all changes outlive this process; `sync()` makes them outlive the machine.
    * @throws `io` or `state_unusable` if that, or one of the changes, failed: then all changes since
    *   the last commit are undone, and the next ones begin anew
    */
@@ -193,6 +224,19 @@ export class Store {
       this.commit();
     } finally {
       this.#database.close();
+      this.#syncer?.close();
+    }
+  }
+
+  async #sync(syncer: FileSyncer): Promise<void> {
+    try {
+      if (!this.#isDoubtful) await syncer.sync();
+      // What the system could not write it counts as written: only the file can make up for the log.
+      if (this.#isDoubtful) this.#database.run("PRAGMA wal_checkpoint(TRUNCATE)");
+      this.#isDoubtful = false;
+    } catch (error) {
+      this.#isDoubtful = true;
+      throw explain(error, "write", this.#database.filename);
     }
   }
 

@@ -22,7 +22,7 @@ export interface DatabaseOptions {
 /** Reads everything in a database. @throws `state_unusable` if something is not whole */
 export type Examine = (database: Database) => void;
 
-const IN_MEMORY = ":memory:";
+export const IN_MEMORY = ":memory:";
 const PAGE_BYTES = 4096;
 
 /**
@@ -38,7 +38,7 @@ export function openDatabase(path: string, examine: Examine, options: DatabaseOp
     database.run(`
       PRAGMA busy_timeout = ${STATE_BUSY_MS};
       PRAGMA journal_mode = WAL;
-      PRAGMA synchronous = FULL;
+      PRAGMA synchronous = NORMAL;
       PRAGMA wal_autocheckpoint = ${MAX_STATE_LOG_BYTES / PAGE_BYTES};
       PRAGMA journal_size_limit = ${MAX_STATE_LOG_BYTES};
       PRAGMA max_page_count = ${Math.floor(maxBytes / PAGE_BYTES)};
@@ -46,6 +46,7 @@ export function openDatabase(path: string, examine: Examine, options: DatabaseOp
     migrate(database, schema);
     // Fails where a change would fail.
     database.run(`BEGIN IMMEDIATE; PRAGMA user_version = ${schema.length}; ROLLBACK`);
+    if (path !== IN_MEMORY) syncPath(dirname(path)); // the log has its name there now
     return database;
   } catch (error) {
     database?.close();
