@@ -279,9 +279,12 @@ export const MAX_EVENT_BYTES: number = 4 * KIB;
 export const EVENT_PRUNE_COUNT = 1_000;
 export const EVENT_PRUNE_MS: number = 24 * 3_600_000;
 
-/** Write-ahead log of the state; beyond it a commit moves it into the file, which takes two more syncs
- * for some fifteen commits. A larger one would hold room that a full disk needs. */
-export const MAX_STATE_LOG_BYTES: number = 256 * KIB;
+/** Write-ahead log of the state; beyond it it is moved into the file while everything goes on, and at
+ * twice that at once. A longer one would hold room that a full disk needs. */
+export const STATE_LOG_BYTES: number = 128 * KIB;
+
+/** The same while the disk stalls: beyond it a commit waits for the disk. */
+export const MAX_STATE_LOG_BYTES: number = 4 * MIB;
 
 /** Wait for another program that locks the state: everything waits with us. */
 export const STATE_BUSY_MS = 100;

@@ -14,6 +14,7 @@ const DOORS = [
   "datagram.ts",
   "store.ts",
   "store/database.ts",
+  "store/checkpoint.ts",
   "store/syncer.ts",
   "store/binaries.ts",
   "files.ts",

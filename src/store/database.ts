@@ -9,7 +9,7 @@ import { dirname } from "node:path";
 
 import { OrchestratorError, systemCode } from "../errors.ts";
 import { syncPath } from "../files.ts";
-import { MAX_STATE_BYTES, MAX_STATE_LOG_BYTES, STATE_BUSY_MS } from "../limits.ts";
+import { MAX_STATE_BYTES, STATE_BUSY_MS, STATE_LOG_BYTES } from "../limits.ts";
 import { APPLICATION_ID, SCHEMA } from "./schema.ts";
 
 export interface DatabaseOptions {
@@ -23,7 +23,7 @@ export interface DatabaseOptions {
 export type Examine = (database: Database) => void;
 
 export const IN_MEMORY = ":memory:";
-const PAGE_BYTES = 4096;
+export const PAGE_BYTES = 4096;
 
 /**
  * Opens a file, or `:memory:`, and makes it if it is not there.
@@ -39,8 +39,8 @@ export function openDatabase(path: string, examine: Examine, options: DatabaseOp
       PRAGMA busy_timeout = ${STATE_BUSY_MS};
       PRAGMA journal_mode = WAL;
       PRAGMA synchronous = NORMAL;
-      PRAGMA wal_autocheckpoint = ${MAX_STATE_LOG_BYTES / PAGE_BYTES};
-      PRAGMA journal_size_limit = ${MAX_STATE_LOG_BYTES};
+      PRAGMA wal_autocheckpoint = 0;
+      PRAGMA journal_size_limit = ${2 * STATE_LOG_BYTES};
       PRAGMA max_page_count = ${Math.floor(maxBytes / PAGE_BYTES)};
     `);
     migrate(database, schema);
@@ -165,6 +165,14 @@ function fault(reason: string): OrchestratorError {
 /** Whether an error says that there is no room for a change. */
 export function isFull(error: unknown): boolean {
   return error instanceof SQLiteError && error.code === "SQLITE_FULL";
+}
+
+/** Whether an error leaves open what the disk has of what was written before. */
+export function isUnsynced(error: unknown): boolean {
+  return (
+    systemCode(error) !== undefined ||
+    (error instanceof SQLiteError && error.code === "SQLITE_IOERR_FSYNC")
+  );
 }
 
 /** Says what went wrong with the state in a file, for a person; a defect is left as it is. */

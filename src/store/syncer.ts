@@ -2,8 +2,15 @@
 
 import { closeSync, constants, fdatasync, openSync } from "node:fs";
 
+/** Brings what was written to a file to the disk. */
+export interface FileSyncer {
+  /** Settles when the disk has what is written now. @throws the system's error */
+  sync(): Promise<void>;
+  close(): void;
+}
+
 /** Brings one file to the disk; who asks while that is under way shares the next time. */
-export class Syncer {
+export class Syncer implements FileSyncer {
   readonly #fd: number;
   #running: Promise<void> = Promise.resolve();
   #next: Promise<void> | undefined;
@@ -15,7 +22,6 @@ export class Syncer {
     this.#fd = openSync(path, constants.O_RDONLY);
   }
 
-  /** Settles when the disk has what is written now. @throws the system's error */
   sync(): Promise<void> {
     if (this.#next !== undefined) return this.#next;
     const next = Promise.allSettled([this.#running]).then(() => {
