@@ -84,11 +84,6 @@ interface Sorted {
   readonly rest: string[];
 }
 
-const ALL_OPTIONS: readonly Option[] = [
-  ...COMMON_OPTIONS,
-  ...COMMANDS.flatMap((command) => command.options),
-];
-
 /**
  * Reads the words after the program's name. Options stand before, between or after the others.
  * @throws `misuse`, naming the word and, as a hint, what was probably meant
@@ -128,7 +123,7 @@ function sort(argv: readonly string[]): Sorted {
     }
     const equals = word.startsWith("--") ? word.indexOf("=") : -1;
     const name = equals < 0 ? word : word.slice(0, equals);
-    const option = ALL_OPTIONS.find((known) => known.name === name || known.short === name);
+    const option = optionOf(name);
     if (option === undefined) {
       sorted.unknown.push(name);
       continue;
@@ -155,6 +150,12 @@ function sort(argv: readonly string[]): Sorted {
     sorted.options.set(option.name, { option, values: [...values, value] });
   }
   return sorted;
+}
+
+/** The first option with this name that any command has. */
+function optionOf(name: string): Option | undefined {
+  const isMeant = (known: Option): boolean => known.name === name || known.short === name;
+  return COMMON_OPTIONS.find(isMeant) ?? COMMANDS.flatMap(({ options }) => options).find(isMeant);
 }
 
 /** The name of the page that is asked for: a command, a noun, `daemon`, or "" for the overview. */
