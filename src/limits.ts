@@ -10,6 +10,9 @@ const MIB = 1024 * KIB;
 /** Open control connections. Leaves most file descriptors to instances; a refusal names the limit. */
 export const MAX_CONTROL_CONNECTIONS = 256;
 
+/** Of these, from one other machine: none can keep the rest out. */
+export const MAX_ADDRESS_CONNECTIONS = 64;
+
 /** Body of one control request. The largest legal request is far smaller; this stops a runaway peer. */
 export const MAX_REQUEST_BYTES: number = 1 * MIB;
 

@@ -88,6 +88,7 @@ const LEAST: typeof HELD = [
 /** Limits that need more than a call to be met: the test of their owner, by a part of its title. */
 const ELSEWHERE: Partial<Record<Limit, readonly [file: string, title: string]>> = {
   MAX_CONTROL_CONNECTIONS: ["e2e/control.test.ts", "256 connections are served"],
+  MAX_ADDRESS_CONNECTIONS: ["e2e/access.test.ts", "64 connections from one other machine"],
   MAX_INSTANCES: ["e2e/limits.test.ts", "instances are registered"],
   MAX_LINKS: ["e2e/limits.test.ts", "links are there"],
   MAX_UPLOAD_BYTES: ["protocol.test.ts", "holds the limit of an upload"],
