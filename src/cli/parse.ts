@@ -13,6 +13,7 @@ import {
   typeNameFault,
 } from "../model.ts";
 import { nearest } from "../nearest.ts";
+import { HABITS, OPTION_HABITS } from "./habits.ts";
 import {
   environmentFault,
   nameFault,
@@ -207,6 +208,7 @@ function commandsLike(noun: string, verb: string | undefined): string[] {
   const names = COMMANDS.map(({ name }) => name as string);
   const byVerb = names.filter((name) => name.endsWith(` ${noun}`));
   if (byVerb.length > 0) return byVerb;
+  if (Object.hasOwn(HABITS, noun)) return [...(HABITS[noun] as readonly string[])];
   const firstWords = [...new Set(["help", "daemon", ...names.map((name) => name.split(" ")[0])])];
   const near = nearest(noun, firstWords as string[]);
   return near.map((first) =>
@@ -225,9 +227,10 @@ function takeOptions(
     const names = known.flatMap(({ name, short }) =>
       short === undefined ? [name] : [name, short],
     );
+    const same = names.filter((name) => name === OPTION_HABITS[unknown]);
     throw misuse(
       `Cannot run "${command.name}": unknown option ${quote(unknown)}`,
-      meant(nearest(unknown, names)) ?? usageHint(command),
+      meant(same.length > 0 ? same : nearest(unknown, names)) ?? usageHint(command),
     );
   }
   for (const [name, { option, values: given }] of sorted.options) {
