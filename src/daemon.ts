@@ -16,6 +16,7 @@ import {
   type TcpAddress,
 } from "./address.ts";
 import { openCgroups } from "./host/cgroup.ts";
+import { releaseCode } from "./host/code.ts";
 import { openAccess, readTls, tcpWarning } from "./daemon/access.ts";
 import { claimSocket, instanceSocketPath, takeInstanceFolder } from "./daemon/claim.ts";
 import { ControlServer } from "./control.ts";
@@ -29,6 +30,7 @@ import { CONTROL_RESERVED_DESCRIPTORS, FLUSH_MS, KILL_WAIT_MS } from "./limits.t
 import { Log, parseLogFilter, type TargetLog } from "./log.ts";
 import { openNotifier } from "./host/notify.ts";
 import { type DaemonOptions, parseDaemonOptions, parsePeer } from "./daemon/options.ts";
+import { Rest } from "./daemon/rest.ts";
 import { Orchestrator } from "./orchestrator.ts";
 import { bootId } from "./host/processes.ts";
 import { isIP } from "./ip.ts";
@@ -158,11 +160,21 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     if (warning !== undefined) daemonLog.warn("run", warning);
     if (state.isKept) daemonLog.info("run", "keeping state", { folder: state.folder });
     else daemonLog.info("run", "keeping no state after the end");
+    const rest = new Rest({
+      after: host.after,
+      now: host.now,
+      onRest: () => void releaseCode().catch(onFault),
+    });
+    rest.stir();
+    orchestrator.journal.follow(({ kind }) => {
+      if (kind === "started") rest.stir();
+    });
     const notifier = await openNotifier(options.env, daemonLog);
     notifier?.ready();
     let ending: Promise<void> | undefined;
     const end = async (): Promise<void> => {
       notifier?.stopping();
+      rest.close();
       listener.stop();
       await orchestrator.shutDown();
       orchestrator.journal.record("daemon_stopped", undefined, { pid: process.pid });

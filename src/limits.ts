@@ -337,3 +337,9 @@ export const MAX_REMEMBERED = 256;
  * list children: some 20 ms, in which nothing else is done. The newest first; others have other traces.
  */
 export const MAX_PARENTS_LOOK = 1_024;
+
+/** Nothing was started for so long: the daemon is at rest, and gives back what starting took. */
+export const REST_MS = 2_000;
+
+/** Not more often than that: it costs a millisecond, and some faults afterwards. */
+export const REST_INTERVAL_MS = 60_000;

@@ -24,6 +24,8 @@ const DOORS = [
   "output/history.ts",
   "host/notify.ts",
   "host/credentials.ts",
+  "host/code.ts",
+  "host/libc.ts",
 ];
 const ENTRY_POINTS = ["main.ts", "daemon.ts", "cli.ts", "client.ts", "runtime.ts"];
 
