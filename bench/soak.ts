@@ -17,6 +17,7 @@ import {
 import { crowd } from "../test/experiments/crowds.ts";
 import { kills, rivals, successors } from "../test/experiments/deaths.ts";
 import { crashLoops, exits } from "../test/experiments/exits.ts";
+import { fullDisk } from "../test/experiments/disks.ts";
 import { badServer, SERVER_VICES } from "../test/experiments/exporter.ts";
 import { FLOODS, flood, roundTrips } from "../test/experiments/floods.ts";
 import { circle, orchestrators } from "../test/experiments/loops.ts";
@@ -42,6 +43,10 @@ const EXPERIMENTS: readonly Experiment[] = [
     run: (scaled) => kills({ clients: 8, rounds: scaled(100), seed: Date.now() }),
   },
   { name: "R2 successors", run: (scaled) => successors({ instances: 50, rounds: scaled(20) }) },
+  {
+    name: "R6 full disk",
+    run: (scaled) => fullDisk({ rounds: ROUNDS, ms: scaled(60_000) / ROUNDS }),
+  },
   {
     name: "R7 SIGTERM",
     run: (scaled) =>
