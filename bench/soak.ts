@@ -16,6 +16,7 @@ import {
 } from "../test/experiments/consumers.ts";
 import { crowd } from "../test/experiments/crowds.ts";
 import { kills, rivals, successors } from "../test/experiments/deaths.ts";
+import { brokenEnvironments } from "../test/experiments/environments.ts";
 import { crashLoops, exits } from "../test/experiments/exits.ts";
 import { fullDisk } from "../test/experiments/disks.ts";
 import { badServer, SERVER_VICES } from "../test/experiments/exporter.ts";
@@ -53,6 +54,7 @@ const EXPERIMENTS: readonly Experiment[] = [
       daemonEnds({ instances: 100, stubborn: 20, graceMs: 1_000, rounds: scaled(50) }),
   },
   { name: "R8 rivals", run: () => rivals(20) },
+  { name: "R9 environments", run: brokenEnvironments },
   { name: "R10 exits", run: (scaled) => exits({ instances: 200, ms: scaled(10_000) }) },
   ...EVASIONS.map((kind) => ({
     name: `R11 ${kind}`,

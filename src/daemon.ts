@@ -1,7 +1,7 @@
 // The daemon's composition root: options, wiring, signals, the order of shutdown.
 //
 //   start:  options → lock → state → guard → what a killed daemon left is ended → UDP → control
-//           socket → instances and links of before → "listening"
+//           socket → the state tells of us → instances and links of before → "listening"
 //   end:    no new control connections → instances stop → telemetry is handed over → state is
 //           closed → sockets and folder are removed → the log is written out
 
@@ -20,7 +20,7 @@ import { openAccess, readTls, tcpWarning } from "./daemon/access.ts";
 import { claimSocket, instanceSocketPath, takeInstanceFolder } from "./daemon/claim.ts";
 import { ControlServer } from "./control.ts";
 import { bindDatagram, type DatagramSocket } from "./datagram.ts";
-import { messageChain, OrchestratorError } from "./errors.ts";
+import { hinted, messageChain, OrchestratorError } from "./errors.ts";
 import { descriptorLimit, isSignalIgnored, LineWriter, makePrivateFolder } from "./files.ts";
 import { Guard } from "./host/guard.ts";
 import { Histories } from "./output/history.ts";
@@ -94,7 +94,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     });
     undo.push(() => guard.close());
     const { instances, links } = state.store.load();
-    const before = await takeOver(state.store, instances, runId, host, daemonLog);
+    const before = await takeOver(state.store, instances, host, daemonLog);
     const telemetry =
       options.telemetry === undefined
         ? undefined
@@ -125,7 +125,6 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       random: Math.random,
       onFault,
     });
-    orchestrator.journal.record("daemon_started", undefined, { pid: process.pid, before });
     const socket = await bindPeers(options, orchestrator, onFault);
     if (socket !== undefined) {
       undo.push(() => socket.close());
@@ -144,13 +143,11 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       now: host.now,
       onFault,
     });
-    const listener: Listener = listen(
-      options.control,
-      (connection) => server.accept(connection),
-      onFault,
-      tls,
-    );
+    const listener = openControl(options, server, onFault, tls);
     undo.push(() => listener.stop());
+    // From here on the state tells of us: what came to nothing before has left no trace in it.
+    claimState(state.store, runId);
+    orchestrator.journal.record("daemon_started", undefined, { pid: process.pid, before });
     // Nothing may fail from here on: what is started would outlive us. Nobody is served before.
     orchestrator.restore(instances, links);
     log.target("control").info("run", "listening", { socket: formatAddress(listener.address) });
@@ -207,8 +204,15 @@ function newRunId(): string {
  */
 function openMemory(options: DaemonOptions, runtimeFolder: string, log: TargetLog): State {
   const { control, env, ephemeral, stateDir } = options;
+  const hint = "start with another --state-dir, or with --ephemeral to keep nothing";
   if (ephemeral === true) return ephemeralState(runtimeFolder);
-  if (stateDir !== undefined) return openState([stateDir]);
+  if (stateDir !== undefined) {
+    try {
+      return openState([stateDir]);
+    } catch (error) {
+      throw hinted(error, hint);
+    }
+  }
   if (control.kind === "tcp" && control.port === 0) {
     log.info("run", "remembering nothing: the port is another one next time", {
       hint: "--state-dir DIR",
@@ -220,7 +224,7 @@ function openMemory(options: DaemonOptions, runtimeFolder: string, log: TargetLo
   } catch (error) {
     const isPlace =
       error instanceof OrchestratorError && (error.code === "misuse" || error.code === "io");
-    if (!isPlace || hasState(control, env)) throw error;
+    if (!isPlace || hasState(control, env)) throw hinted(error, hint);
     log.warn("run", "remembering nothing: the state has no place", {
       error: messageChain(error).join(": "),
       hint: "--state-dir DIR",
@@ -245,7 +249,6 @@ function hasState(control: Address, env: DaemonOptions["env"]): boolean {
 async function takeOver(
   store: Store,
   instances: readonly StoredInstance[],
-  runId: string,
   host: Host,
   log: TargetLog,
 ): Promise<"none" | "stopped" | "killed"> {
@@ -260,10 +263,29 @@ async function takeOver(
       });
     }
   }
+  return former === undefined ? "none" : wasStopped ? "stopped" : "killed";
+}
+
+/** Remembers who runs, so that a successor finds what this daemon leaves if it is killed. @throws `io` */
+function claimState(store: Store, runId: string): void {
   store.set("run_id", runId);
   store.set("ended", "no");
   store.commit();
-  return former === undefined ? "none" : wasStopped ? "stopped" : "killed";
+}
+
+/** @throws `io` if it cannot listen there */
+function openControl(
+  { control }: DaemonOptions,
+  server: ControlServer,
+  onFault: (error: unknown) => void,
+  tls: ReturnType<typeof readTls>,
+): Listener {
+  try {
+    return listen(control, (connection) => server.accept(connection), onFault, tls);
+  } catch (error) {
+    const files = tls === undefined ? "" : ", or look at what --tls-cert and --tls-key name";
+    throw hinted(error, `choose another --control-socket${files}`);
+  }
 }
 
 function closeMemory(state: State, log: TargetLog): void {
@@ -299,6 +321,8 @@ function openHistories(options: DaemonOptions, folder: string, log: Log, host: H
   });
 }
 
+const IPC_HINT = "choose another --ipc-socket";
+
 async function bindPeers(
   { ipc: address, peers }: DaemonOptions,
   orchestrator: Orchestrator,
@@ -310,7 +334,9 @@ async function bindPeers(
     { ...address, host },
     (datagram, from, port) => orchestrator.receiver.receive(datagram, from, port),
     onFault,
-  );
+  ).catch((error: unknown) => {
+    throw hinted(error, IPC_HINT);
+  });
   if (peers !== undefined) orchestrator.receiver.listenTo(await resolvePeers(peers));
   orchestrator.useSocket(socket);
   return socket;
@@ -331,6 +357,7 @@ async function resolvePeers(peers: readonly string[]): Promise<ReadonlySet<strin
     } catch (cause) {
       throw new OrchestratorError("io", `Cannot listen to the peer ${JSON.stringify(peer)}`, {
         cause,
+        hint: "name an address, or leave out this --peer",
       });
     }
   }
@@ -344,6 +371,7 @@ async function resolveHost(address: TcpAddress): Promise<string> {
   } catch (error) {
     throw new OrchestratorError("io", `Cannot listen on ${formatAddress(address)} (UDP)`, {
       cause: error,
+      hint: IPC_HINT,
     });
   }
 }
@@ -368,7 +396,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   const signals = new Signals(log);
   let daemon: Daemon;
   try {
-    const options = parseDaemonOptions(argv, process.env);
+    const options = readOptions(argv);
     if (typeof options === "string") {
       process.stdout.write(options);
       return 0;
@@ -389,6 +417,15 @@ export async function main(argv: readonly string[]): Promise<number> {
   await daemon.stop();
   log.flush();
   return 0;
+}
+
+/** @throws `misuse` */
+function readOptions(argv: readonly string[]): ReturnType<typeof parseDaemonOptions> {
+  try {
+    return parseDaemonOptions(argv, process.env);
+  } catch (error) {
+    throw hinted(error, "--help prints all options");
+  }
 }
 
 function reportFatal(error: unknown, log: LineWriter): number {

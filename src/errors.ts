@@ -39,6 +39,12 @@ export class OrchestratorError extends Error {
   }
 }
 
+/** A refusal that says nothing of what to try next says this; other errors are left as they are. */
+export function hinted(error: unknown, hint: string): unknown {
+  if (!(error instanceof OrchestratorError) || error.hint !== undefined) return error;
+  return new OrchestratorError(error.code, error.message, { cause: error.cause, hint });
+}
+
 /** The messages of an error and its causes, outermost first, each one sentence without newlines. */
 export function messageChain(error: unknown): string[] {
   const chain: string[] = [];

@@ -380,9 +380,14 @@ export class Launched {
   readonly #startMs: number = performance.now();
   readonly #texts: Promise<[string, string]>;
 
-  constructor(args: readonly string[], env: Readonly<Record<string, string>>) {
+  /** `wrapper` is a command that runs what follows it. */
+  constructor(
+    args: readonly string[],
+    env: Readonly<Record<string, string>>,
+    wrapper: readonly string[] = [],
+  ) {
     this.process = Bun.spawn({
-      cmd: daemonCommand(...args),
+      cmd: [...wrapper, ...daemonCommand(...args)],
       env: { PATH: process.env["PATH"] ?? "", ...env },
       stdio: ["ignore", "pipe", "pipe"],
     });

@@ -43,6 +43,11 @@ export class Disk {
     rmSync(this.#ballast, { force: true });
   }
 
+  /** Nothing can be written to it any more. */
+  protect(): void {
+    run("mount", "-o", "remount,ro", this.folder);
+  }
+
   unmount(): void {
     run("umount", "--lazy", this.folder);
     rmSync(this.folder, { recursive: true, force: true });
