@@ -20,6 +20,14 @@ export type DropReason =
   | "target_gone" // the target exited or was removed with the message queued
   | "unreachable"; // the other orchestrator's address refused the datagram
 
+/** Memory that one queue's small stretches are copied to. When none lies in it any more, it is used again. */
+export interface Block {
+  readonly bytes: Buffer;
+  filled: number;
+  /** How many segments lie in it. */
+  segments: number;
+}
+
 /** A stretch of one link's messages in an outbox. Forms two lists: of the outbox and of its queue. */
 export interface Segment {
   readonly queue: LinkQueue;
@@ -27,6 +35,8 @@ export interface Segment {
   /** Undefined for our own control messages, which are never translated. */
   readonly type: TypeName | undefined;
   chunk: Buffer;
+  /** The block that is its chunk, if it was copied. */
+  block: Block | undefined;
   start: number;
   end: number;
   /** What its only message has behind its chunk; `end` then counts as if all were one. */
@@ -74,9 +84,8 @@ export class LinkQueue {
   settings: LinkSettings;
   first: Segment | undefined;
   last: Segment | undefined;
-  /** The block that its small stretches are copied to, and how much of it is in use. */
-  block: Buffer | undefined;
-  blockFilled = 0;
+  /** The block that its small stretches are copied to. */
+  block: Block | undefined;
   /** The outbox of its target, once a message has come. */
   owner: QueueOwner | undefined;
   readonly #onDrop: ((reason: DropReason, count: number) => void) | undefined;
@@ -174,7 +183,14 @@ export class OutboxPool {
     return this.#blocks.pop() ?? Buffer.allocUnsafeSlow(GATHER_BLOCK_BYTES);
   }
 
+  /**
+   * Takes back memory in which nothing lies any more. What is not kept is freed by hand: the
+   * collector would let hundreds of megabytes of it pile up.
+   */
   giveBack(block: Buffer): void {
-    if (this.#blocks.length < 64) this.#blocks.push(block);
+    if (block.length === GATHER_BLOCK_BYTES && this.#blocks.length < 64) this.#blocks.push(block);
+    else if (block.buffer instanceof ArrayBuffer && block.length === block.buffer.byteLength) {
+      block.buffer.transfer(0);
+    }
   }
 }
