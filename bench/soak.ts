@@ -24,6 +24,7 @@ import { FLOODS, flood, roundTrips } from "../test/experiments/floods.ts";
 import { circle, orchestrators } from "../test/experiments/loops.ts";
 import { double, OFFENCES, type Offence, offend } from "../test/experiments/offenders.ts";
 import { garbage } from "../test/experiments/garbage.ts";
+import { FULL_MASS, mass, scarce } from "../test/experiments/masses.ts";
 import { formatFigure, misses, type Outcome } from "../test/experiments/outcome.ts";
 import { type Race, race, RACES } from "../test/experiments/races.ts";
 import { bomb, daemonEnds, EVASIONS, evasion, manyStops } from "../test/experiments/stops.ts";
@@ -77,6 +78,11 @@ const EXPERIMENTS: readonly Experiment[] = [
       badConsumer(vice, { consumers: 9, rounds: ROUNDS, ms: scaled(60_000) / ROUNDS }),
   })),
   { name: "R19 consumers removed", run: (scaled) => removals(scaled(100)) },
+  {
+    name: "R19 everybody",
+    run: (scaled) => mass({ ...FULL_MASS, rounds: scaled(FULL_MASS.rounds) }),
+  },
+  { name: "R19 too little memory", run: () => scarce({ instances: 200, messages: 50_000 }) },
   {
     name: "R20 restarts",
     run: (scaled) => restarts({ messages: scaled(10_000_000), restarts: scaled(100) }),

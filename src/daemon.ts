@@ -30,6 +30,7 @@ import { Log, parseLogFilter, type TargetLog } from "./log.ts";
 import { openNotifier } from "./host/notify.ts";
 import { type DaemonOptions, parseDaemonOptions, parsePeer } from "./daemon/options.ts";
 import { Orchestrator } from "./orchestrator.ts";
+import { OutboxPool } from "./queue.ts";
 import { bootId } from "./host/processes.ts";
 import { isIP } from "./ip.ts";
 import type { StoredInstance } from "./store/records.ts";
@@ -58,8 +59,17 @@ export interface Daemon {
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const onFault = (error: unknown): void => {
     const stack = error instanceof Error ? error.stack : undefined;
+    if (isOutOfMemory(error)) {
+      pool.relieve(); // before anything else: all else needs memory
+      daemonLog.error("run", "out of memory: half of what waits is dropped", {
+        max_queue: pool.maxBytes,
+        stack,
+      });
+      return;
+    }
     daemonLog.error("run", `defect: ${messageChain(error).join(": ")}`, { stack });
   };
+  const pool = new OutboxPool(options.maxQueueBytes);
   const host = systemHost(onFault);
   const filter = parseLogFilter(options.log);
   const log = new Log(filter, options.writeLog, host.wallMs);
@@ -118,7 +128,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       },
       telemetry,
       histories: openHistories(options, join(state.folder, "output"), log, host),
-      maxQueueBytes: options.maxQueueBytes,
+      pool,
       guard,
       newMark: () => `${runId}.${++runs}`,
       newCgroup: (mark) => cgroups?.make(mark),
@@ -190,6 +200,11 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     for (const action of undo.reverse()) action();
     throw error;
   }
+}
+
+/** Whether the system gave no memory, where it does not end who asks for too much. */
+function isOutOfMemory(error: unknown): boolean {
+  return error instanceof RangeError && error.message === "Out of memory";
 }
 
 /** What tells the runs of this daemon from those of every other one. */

@@ -5,7 +5,7 @@
 // "Delivered" means that the kernel took the last byte. A queue knows its bounds and who waits for
 // room in it; which of its messages go out, and when, is its outbox's business.
 
-import { GATHER_BLOCK_BYTES, MAX_TOTAL_QUEUE_BYTES } from "./limits.ts";
+import { GATHER_BLOCK_BYTES, MAX_FRAME_BYTES, MAX_TOTAL_QUEUE_BYTES } from "./limits.ts";
 import type { Dialect, Run } from "./message.ts";
 import type { TypeName } from "./message/typename.ts";
 import { DEFAULT_LINK_SETTINGS, type LinkSettings } from "./model.ts";
@@ -140,13 +140,24 @@ export class LinkQueue {
 /** What all queues share: the bound of them together, spare scratch blocks, the translator. */
 export class OutboxPool {
   usedBytes = 0;
-  readonly maxBytes: number;
+  #maxBytes: number;
   readonly translator: Translator = new Translator();
   readonly #blocks: Buffer[] = [];
   readonly #queues: Set<LinkQueue> = new Set();
 
   constructor(maxBytes: number = MAX_TOTAL_QUEUE_BYTES) {
-    this.maxBytes = maxBytes;
+    this.#maxBytes = maxBytes;
+  }
+
+  get maxBytes(): number {
+    return this.#maxBytes;
+  }
+
+  /** The system has no more memory: from now on all queues together hold half of what they do. */
+  relieve(): void {
+    this.#maxBytes = Math.min(this.#maxBytes, Math.max(this.usedBytes >>> 1, MAX_FRAME_BYTES));
+    this.makeRoom(0);
+    for (const block of this.#blocks.splice(0)) free(block);
   }
 
   /** Counts on a queue when room is needed. */
@@ -189,8 +200,10 @@ export class OutboxPool {
    */
   giveBack(block: Buffer): void {
     if (block.length === GATHER_BLOCK_BYTES && this.#blocks.length < 64) this.#blocks.push(block);
-    else if (block.buffer instanceof ArrayBuffer && block.length === block.buffer.byteLength) {
-      block.buffer.transfer(0);
-    }
+    else free(block);
   }
+}
+
+function free({ buffer, length }: Buffer): void {
+  if (buffer instanceof ArrayBuffer && length === buffer.byteLength) buffer.transfer(0);
 }

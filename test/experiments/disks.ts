@@ -278,11 +278,11 @@ async function succeed(
   const launch = (): Launched =>
     new Launched(["--control-socket", daemon.address, ...args], daemon.environment);
   const early = launch();
-  const control = await Promise.race([
-    early.control(daemon.address),
-    early.process.exited.then(() => undefined),
-  ]);
-  if (control === undefined) {
+  const serves = await early.control(daemon.address).then(
+    () => true,
+    () => false,
+  );
+  if (!serves) {
     const { code, stderr } = await early.end();
     demand(code === 1 && /^error: .*the disk is full/m.test(stderr), "It says why", stderr);
   } else await early.end("SIGKILL");

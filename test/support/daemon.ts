@@ -394,9 +394,12 @@ export class Launched {
     this.#texts = Promise.all([this.process.stdout.text(), this.process.stderr.text()]);
   }
 
-  /** A connection to its socket, once it answers there. */
+  /** A connection to its socket, once it answers there. @throws if it ends before */
   async control(path: string): Promise<Control> {
-    const connect = (): Promise<Wire | undefined> => Wire.connect(path).catch(() => undefined);
+    const connect = (): Promise<Wire | undefined> => {
+      if (this.process.exitCode !== null) throw new Error("The daemon has ended");
+      return Wire.connect(path).catch(() => undefined);
+    };
     const control = new Control(await until(`it listens at ${path}`, connect), "native");
     await control.ok("Version");
     return control;
