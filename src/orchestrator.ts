@@ -46,8 +46,8 @@ export interface OrchestratorOptions {
   readonly telemetry: TelemetryExporter | undefined;
   /** Where the output of instances is kept. */
   readonly histories: Histories;
-  /** What all queues together may hold. */
-  readonly maxQueueBytes?: number | undefined;
+  /** What all queues share. */
+  readonly pool?: OutboxPool;
   /** Is told of every process, to end it if we cannot. */
   readonly guard: Pick<Guard, "add" | "remove">;
   /** A mark that no other run has. */
@@ -96,7 +96,7 @@ export class Orchestrator {
       },
     });
     this.#journal = new Journal(this.#memory, host.wallMs, host.after);
-    this.#pool = new OutboxPool(options.maxQueueBytes);
+    this.#pool = options.pool ?? new OutboxPool();
     this.#notices = new Notices(
       (id, typeName, notice) => this.#instances.get(id)?.port.notice(typeName, notice),
       host.after,

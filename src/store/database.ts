@@ -63,7 +63,9 @@ function prepare(path: string, schema: readonly string[], examine: Examine): voi
   }
   if (!found.isFile()) throw fault("it is not a file");
   if (found.size === 0) throw fault("it is empty");
+  const hadLog = lstatSync(`${path}-wal`, { throwIfNoEntry: false }) !== undefined;
   const database = new Database(path, { readonly: true });
+  let isRefused = true;
   try {
     if (pragma(database, "application_id") !== APPLICATION_ID) {
       throw fault("it belongs to another program");
@@ -78,10 +80,19 @@ function prepare(path: string, schema: readonly string[], examine: Examine): voi
       if (!hasTables(database, schema)) throw fault("it is damaged (its tables are not ours)");
       examine(database);
     } else rehearse(database, schema, examine);
+    isRefused = false;
   } finally {
     database.close();
+    if (isRefused && !hadLog) removeEmptyLog(path);
   }
   if ((found.mode & 0o077) !== 0) chmodSync(path, 0o600); // a backup that was copied back
+}
+
+/** Reading makes a log where there is none, which only writing removes again. */
+function removeEmptyLog(path: string): void {
+  const log = lstatSync(`${path}-wal`, { throwIfNoEntry: false });
+  if (log?.size !== 0) return;
+  for (const suffix of ["-wal", "-shm"]) rmSync(path + suffix, { force: true });
 }
 
 /** Makes a file under another name first: what has the name is whole. */
@@ -190,7 +201,9 @@ export function explain(error: unknown, verb: "use" | "read" | "write", path: st
   }
   if (!(error instanceof SQLiteError)) return error as Error;
   if (isFull(error)) {
-    return new OrchestratorError("io", `${subject}: the disk is full, or the state too large`);
+    return new OrchestratorError("io", `${subject}: the disk is full, or the state too large`, {
+      hint: "make room",
+    });
   }
   const [, kind] = /^SQLITE_([A-Z]+)/.exec(error.code ?? "") ?? [];
   switch (kind) {
