@@ -167,7 +167,6 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       now: host.now,
       onRest: () => void releaseCode().catch(onFault),
     });
-    rest.stir();
     orchestrator.journal.follow(({ kind }) => {
       if (kind === "started") rest.stir();
     });

@@ -338,7 +338,9 @@ export const MAX_REMEMBERED = 256;
  */
 export const MAX_PARENTS_LOOK = 1_024;
 
-/** Nothing was started for so long: the daemon is at rest, and gives back what starting took. */
+/** So many were started, and then none for so long: the daemon is at rest, and gives back what that took.
+ * Fewer leave little that is not needed again at once. */
+export const REST_STARTS = 50;
 export const REST_MS = 2_000;
 
 /** Not more often than that: it costs a millisecond, and some faults afterwards. */

@@ -1,6 +1,6 @@
-// When the daemon comes to rest: what starting has taken is given back then, and not often.
+// When the daemon comes to rest: what many starts have taken is given back then, and not often.
 
-import { REST_INTERVAL_MS, REST_MS } from "../limits.ts";
+import { REST_INTERVAL_MS, REST_MS, REST_STARTS } from "../limits.ts";
 
 export interface RestOptions {
   after(ms: number, action: () => void): () => void;
@@ -9,10 +9,11 @@ export interface RestOptions {
   onRest(): void;
 }
 
-/** Calls `onRest` once `stir()` was not called for a while. */
+/** Calls `onRest` once `stir()` was called often, and then not for a while. */
 export class Rest {
   readonly #options: RestOptions;
   #lastMs = Number.NEGATIVE_INFINITY;
+  #stirs = 0;
   #cancel: (() => void) | undefined;
 
   constructor(options: RestOptions) {
@@ -21,11 +22,13 @@ export class Rest {
 
   /** Something has begun. Cheap, and without an end where it is called all the time. */
   stir(): void {
+    if (++this.#stirs < REST_STARTS) return;
     const { after, now, onRest } = this.#options;
     const waitMs = Math.max(REST_MS, this.#lastMs + REST_INTERVAL_MS - now());
     this.#cancel?.();
     this.#cancel = after(waitMs, () => {
       this.#cancel = undefined;
+      this.#stirs = 0;
       this.#lastMs = now();
       onRest();
     });
