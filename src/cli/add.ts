@@ -1,6 +1,5 @@
 // `runtime add`: a program and its settings become an instance, by its path or as a copy.
 
-import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 
 import { OrchestratorError } from "../errors.ts";
@@ -17,6 +16,7 @@ import {
 import type { Values } from "./parse.ts";
 import { findProgram } from "./resolve.ts";
 import type { Session } from "./session.ts";
+import { readTextFile } from "./text.ts";
 
 export async function add(session: Session): Promise<void> {
   const { terminal, values } = session;
@@ -102,7 +102,7 @@ function environmentOf(values: Values, folder: string): Record<string, string> {
 
 function readText(path: string, file: string): string {
   try {
-    return readFileSync(path, "utf8");
+    return readTextFile(path);
   } catch (cause) {
     throw new OrchestratorError("misuse", `Cannot read --env-file ${JSON.stringify(file)}`, {
       cause,
