@@ -26,7 +26,7 @@ import { Guard } from "./host/guard.ts";
 import { Histories } from "./output/history.ts";
 import { type Host, systemHost } from "./host.ts";
 import { CONTROL_RESERVED_DESCRIPTORS, FLUSH_MS, KILL_WAIT_MS } from "./limits.ts";
-import { Log, parseLogFilter, type TargetLog } from "./log.ts";
+import { escapeText, Log, parseLogFilter, type TargetLog } from "./log.ts";
 import { openNotifier } from "./host/notify.ts";
 import { type DaemonOptions, parseDaemonOptions, parsePeer } from "./daemon/options.ts";
 import { Orchestrator } from "./orchestrator.ts";
@@ -398,7 +398,7 @@ function reportFatal(error: unknown, log: LineWriter): number {
   if (error instanceof OrchestratorError && error.hint !== undefined) {
     lines.push(`hint: ${error.hint}`);
   }
-  log.write(`${lines.join("\n")}\n`);
+  log.write(lines.map((line) => `${escapeText(line)}\n`).join(""));
   return error instanceof OrchestratorError && error.code === "misuse" ? 2 : 1;
 }
 

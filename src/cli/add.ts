@@ -3,6 +3,7 @@
 import { resolve } from "node:path";
 
 import { OrchestratorError } from "../errors.ts";
+import { showJson } from "../json.ts";
 import { escapeText } from "../log.ts";
 import { parseEnvironmentFile } from "../manifest/variables.ts";
 import { type InstanceId, newInstanceId, parseInstanceId, type Priority } from "../model.ts";
@@ -42,7 +43,7 @@ export async function add(session: Session): Promise<void> {
   if (started) await session.request({ kind: "Start", id, priority: undefined });
   if (session.isJson) {
     const name = settings.name ?? null;
-    await session.print(JSON.stringify({ id, name, bytes, started }));
+    await session.print(showJson({ id, name, bytes, started }));
   } else if (started && !session.isQuiet) await session.print(`started instance ${id}`);
 }
 
