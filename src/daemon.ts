@@ -16,7 +16,7 @@ import {
   type TcpAddress,
 } from "./address.ts";
 import { openCgroups } from "./host/cgroup.ts";
-import { openAccess, readTls, tcpWarning } from "./daemon/access.ts";
+import { handshakeLog, openAccess, readTls, tcpWarning } from "./daemon/access.ts";
 import { claimSocket, instanceSocketPath, takeInstanceFolder } from "./daemon/claim.ts";
 import { ControlServer } from "./control.ts";
 import { bindDatagram, type DatagramSocket } from "./datagram.ts";
@@ -133,11 +133,12 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
         socket: formatAddress(socket.address),
       });
     }
+    const maxDescriptor = descriptorLimit() - CONTROL_RESERVED_DESCRIPTORS;
     const server = new ControlServer({
       orchestrator,
       binaries: state.binaries,
       access,
-      maxDescriptor: descriptorLimit() - CONTROL_RESERVED_DESCRIPTORS,
+      maxDescriptor,
       log: log.target("control"),
       audit: log.target("audit"),
       after: host.after,
@@ -148,7 +149,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       options.control,
       (connection) => server.accept(connection),
       onFault,
-      tls,
+      tls && { ...tls, maxDescriptor, refused: handshakeLog(log.target("control"), host.now) },
     );
     undo.push(() => listener.stop());
     // Nothing may fail from here on: what is started would outlive us. Nobody is served before.
