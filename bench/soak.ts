@@ -27,6 +27,14 @@ import { garbage } from "../test/experiments/garbage.ts";
 import { FULL_MASS, mass, scarce } from "../test/experiments/masses.ts";
 import { formatFigure, misses, type Outcome } from "../test/experiments/outcome.ts";
 import { type Race, race, RACES } from "../test/experiments/races.ts";
+import {
+  elsewhere,
+  escapes,
+  intruder,
+  isRoot,
+  otherMachine,
+  otherUser,
+} from "../test/experiments/strangers.ts";
 import { bomb, daemonEnds, EVASIONS, evasion, manyStops } from "../test/experiments/stops.ts";
 
 /** One line of the table: `scaled` makes counts and times smaller for a shorter run. */
@@ -130,6 +138,25 @@ const EXPERIMENTS: readonly Experiment[] = [
     name: "R26 descriptors",
     run: (scaled) => crowd({ silent: 300, slow: 0, ms: scaled(60_000), descriptors: 128 }),
   },
+  { name: "S3 intruder", run: (scaled) => intruder(scaled(1_000)) },
+  ...(isRoot
+    ? [
+        {
+          name: "S5 other user",
+          run: (scaled: (full: number) => number) => otherUser(scaled(1_000)),
+        },
+      ]
+    : []),
+  ...(elsewhere === undefined
+    ? []
+    : [
+        {
+          name: "S5 guessed tokens",
+          run: (scaled: (full: number) => number) =>
+            otherMachine(scaled(10_000), elsewhere as string),
+        },
+      ]),
+  { name: "S8 escapes", run: (scaled) => escapes(scaled(10_000)) },
   ...FLOODS.map((kind) => ({
     name: `R24 round trips ${kind}`,
     run: (scaled: (full: number) => number) =>

@@ -421,7 +421,10 @@ export class ControlClient {
     if (error === undefined && this.#waiting.length === 0 && this.#scanner.pendingBytes === 0) {
       this.#follow?.end();
     }
-    this.#fail(unreachable(this.address, error ?? new Error("the connection was closed")));
+    // Whether it trusts our certificate, a daemon says by closing the connection, after the handshake.
+    const isRefused = this.#identity.tls?.cert !== undefined && !this.#received;
+    const reason = isRefused ? untrusted : unreachable;
+    this.#fail(reason(this.address, error ?? new Error("the connection was closed")));
   }
 
   #fail(error: OrchestratorError, end: () => void = () => this.#socket?.terminate()): void {

@@ -17,7 +17,7 @@ import {
 } from "./address.ts";
 import { openCgroups } from "./host/cgroup.ts";
 import { releaseCode } from "./host/code.ts";
-import { openAccess, readTls, tcpWarning } from "./daemon/access.ts";
+import { handshakeLog, openAccess, readTls, tcpWarning } from "./daemon/access.ts";
 import { claimSocket, instanceSocketPath, takeInstanceFolder } from "./daemon/claim.ts";
 import { ControlServer } from "./control.ts";
 import { bindDatagram, type DatagramSocket } from "./datagram.ts";
@@ -27,7 +27,7 @@ import { Guard } from "./host/guard.ts";
 import { Histories } from "./output/history.ts";
 import { type Host, systemHost } from "./host.ts";
 import { CONTROL_RESERVED_DESCRIPTORS, FLUSH_MS } from "./limits.ts";
-import { Log, parseLogFilter } from "./log.ts";
+import { escapeText, Log, parseLogFilter } from "./log.ts";
 import { openNotifier } from "./host/notify.ts";
 import { type DaemonOptions, parseDaemonOptions, parsePeer } from "./daemon/options.ts";
 import { Rest } from "./daemon/rest.ts";
@@ -35,7 +35,7 @@ import { claimState, closeMemory, openMemory, takeOver } from "./daemon/state.ts
 import { Orchestrator } from "./orchestrator.ts";
 import { OutboxPool } from "./queue.ts";
 import { isIP } from "./ip.ts";
-import { connect, listen, type Listener } from "./socket.ts";
+import { connect, listen, type Listener, type TlsListener } from "./socket.ts";
 import { TelemetryExporter } from "./telemetry.ts";
 
 /** A running daemon. */
@@ -139,18 +139,24 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
         socket: formatAddress(socket.address),
       });
     }
+    const maxDescriptor = descriptorLimit() - CONTROL_RESERVED_DESCRIPTORS;
     const server = new ControlServer({
       orchestrator,
       binaries: state.binaries,
       access,
-      maxDescriptor: descriptorLimit() - CONTROL_RESERVED_DESCRIPTORS,
+      maxDescriptor,
       log: log.target("control"),
       audit: log.target("audit"),
       after: host.after,
       now: host.now,
       onFault,
     });
-    const listener = openControl(options, server, onFault, tls);
+    const listener = openControl(
+      options,
+      server,
+      onFault,
+      tls && { ...tls, maxDescriptor, refused: handshakeLog(log.target("control"), host.now) },
+    );
     undo.push(() => listener.stop());
     // From here on the state tells of us: what came to nothing before has left no trace in it.
     claimState(state.store, runId);
@@ -224,7 +230,7 @@ function openControl(
   { control }: DaemonOptions,
   server: ControlServer,
   onFault: (error: unknown) => void,
-  tls: ReturnType<typeof readTls>,
+  tls: TlsListener | undefined,
 ): Listener {
   try {
     return listen(control, (connection) => server.accept(connection), onFault, tls);
@@ -372,7 +378,7 @@ function reportFatal(error: unknown, log: LineWriter): number {
   if (error instanceof OrchestratorError && error.hint !== undefined) {
     lines.push(`hint: ${error.hint}`);
   }
-  log.write(`${lines.join("\n")}\n`);
+  log.write(lines.map((line) => `${escapeText(line)}\n`).join(""));
   return error instanceof OrchestratorError && error.code === "misuse" ? 2 : 1;
 }
 

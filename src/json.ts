@@ -1,4 +1,5 @@
-// Untrusted JSON text → a value, or one clear refusal: bounded nesting, no key twice.
+// Untrusted JSON text → a value, or one clear refusal: bounded nesting, no key twice. And the way back,
+// for people.
 //
 // `JSON.parse` does the parsing. It has no bound of its own but the stack, and of two equal keys it
 // silently keeps the last one, so a reader before us and a reader behind us could understand
@@ -29,6 +30,16 @@ export function parseTrusted(text: string, subject: string): unknown {
     const reason = (error as Error).message.replace(/^JSON Parse error: /, "");
     throw new OrchestratorError("bad_request", `${subject}: it is not valid JSON (${reason})`);
   }
+}
+
+/** What JSON may hold as it is, and what a terminal obeys or shows in another place. */
+const UNSHOWN = /[\x7f-\x9f\p{Zl}\p{Zp}\p{Bidi_Control}]/gu;
+
+/** JSON that may be shown: whatever its texts hold drives no terminal, and none of them ends a line. */
+export function showJson(value: unknown, indent?: number): string {
+  const unicode = (character: string): string =>
+    `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  return JSON.stringify(value, undefined, indent).replaceAll(UNSHOWN, unicode);
 }
 
 /** Whether a value is an object with keys, and neither null nor a list. */

@@ -22,6 +22,12 @@ export const MAX_JSON_DEPTH = 64;
 /** Until the first complete request of a control connection, so that idle strangers hold no slot. */
 export const FIRST_REQUEST_MS = 10_000;
 
+/** Until a TLS handshake is done: two round trips, over a network that loses packets. */
+export const HANDSHAKE_MS = 5_000;
+
+/** Connections that have not shaken hands yet; a further one takes the place of the oldest. */
+export const MAX_HANDSHAKES = 64;
+
 /** Requests read ahead of the one in work, in bytes; beyond it the connection is not read. */
 export const MAX_PIPELINED_BYTES: number = 2 * MIB;
 

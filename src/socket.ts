@@ -10,7 +10,13 @@ import type { Socket, TCPSocketListener, UnixSocketListener } from "bun";
 import { type Address, formatAddress, socketPathFault } from "./address.ts";
 import { OrchestratorError, systemCode } from "./errors.ts";
 import { type Credentials, type Endpoint, peerCredentials } from "./host/credentials.ts";
-import { CONNECT_TIMEOUT_MS, KEEP_ALIVE_MS, LINGER_MS } from "./limits.ts";
+import {
+  CONNECT_TIMEOUT_MS,
+  HANDSHAKE_MS,
+  KEEP_ALIVE_MS,
+  LINGER_MS,
+  MAX_HANDSHAKES,
+} from "./limits.ts";
 
 /** What happens on a connection. Chunks are the handler's to keep. */
 export interface StreamHandlers {
@@ -64,6 +70,14 @@ export interface ServerTls {
   readonly key: string;
   /** Who must have signed the certificate of a client; without it, clients need none. */
   readonly clientCa?: string | undefined;
+}
+
+/** How a listener deals with those who have not shaken hands. */
+export interface TlsListener extends ServerTls {
+  /** From a file descriptor of this number on, they are scarce. */
+  readonly maxDescriptor: number;
+  /** Hears of everybody who did not come through. */
+  refused(peer: string, reason: string): void;
 }
 
 /** Opens a connection's handlers; whatever it throws closes the connection. */
@@ -143,7 +157,7 @@ export function listen(
   address: Address,
   accept: Accept,
   onFault: OnFault,
-  tls?: ServerTls,
+  tls?: TlsListener,
 ): Listener {
   let connections = 0;
   const socket = callbacks((opened) => {
@@ -182,19 +196,72 @@ function listenTcp(
   hostname: string,
   port: number,
   socket: Callbacks,
-  tls: ServerTls | undefined,
+  tls: TlsListener | undefined,
 ): Listener {
   const listener: TCPSocketListener<State> = Bun.listen<State>({
     hostname,
     port,
     exclusive: true,
     allowHalfOpen: true,
-    ...(tls === undefined ? {} : { tls: tlsOptions(tls) }),
-    socket,
+    ...(tls === undefined ? { socket } : { tls: tlsOptions(tls), socket: shaken(socket, tls) }),
   });
   return {
     address: { kind: "tcp", host: hostname, port: listener.port },
     stop: () => listener.stop(),
+  };
+}
+
+/** How many may be about to shake hands while descriptors are scarce. */
+const SCARCE_HANDSHAKES = 8;
+
+/**
+ * Hands a connection on when its handshake is done. (Without `handshake` Bun would call `open` only then,
+ * and nobody would know of those who never come so far.) They are few, and have little time.
+ */
+function shaken(socket: Callbacks, tls: TlsListener) {
+  const waiting = new Map<Socket<State>, ReturnType<typeof setTimeout>>();
+  const settle = (peer: Socket<State>): boolean => {
+    clearTimeout(waiting.get(peer));
+    return waiting.delete(peer);
+  };
+  const tell = (peer: Socket<State>, reason: string): void => {
+    tls.refused(`${peer.remoteAddress}:${peer.remotePort}`, reason);
+  };
+  const refuse = (peer: Socket<State>, reason: string): void => {
+    settle(peer);
+    tell(peer, reason);
+    peer.terminate();
+  };
+  return {
+    ...socket,
+    open(peer: Socket<State>) {
+      peer.data = { handlers: undefined, linger: undefined };
+      const most = peer.fd < tls.maxDescriptor ? MAX_HANDSHAKES : SCARCE_HANDSHAKES;
+      const [oldest] = waiting.keys();
+      if (oldest !== undefined && waiting.size >= most) {
+        refuse(oldest, `${most} others have not shaken hands either, which is the limit`);
+      }
+      const late = (): void => refuse(peer, `it has not shaken hands within ${HANDSHAKE_MS} ms`);
+      waiting.set(peer, setTimeout(late, HANDSHAKE_MS));
+    },
+    handshake(peer: Socket<State>, isDone: boolean, error: Error | null) {
+      if (!settle(peer)) return; // it was refused meanwhile
+      const isTrusted = tls.clientCa === undefined || peer.authorized;
+      if (isDone && isTrusted) {
+        socket.open(peer);
+        return;
+      }
+      tell(peer, error?.message ?? "its certificate is not trusted");
+      // Bun ends it now, in a way that tells the peer; in any case it is over soon.
+      waiting.set(
+        peer,
+        setTimeout(() => peer.terminate(), LINGER_MS),
+      );
+    },
+    close(peer: Socket<State>) {
+      settle(peer);
+      socket.close(peer);
+    },
   };
 }
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 
-import { isObject, parseJson } from "../src/json.ts";
+import { isObject, parseJson, showJson } from "../src/json.ts";
 import { MAX_JSON_DEPTH } from "../src/limits.ts";
 import { looseJson, randomText } from "./support/messages.ts";
 import { property, type Random } from "./support/random.ts";
@@ -100,6 +100,16 @@ describe("parseJson() (P-9)", () => {
     // A hundred times what it takes: one that looks at all keys for each key needs far longer.
     expect(performance.now() - start).toBeLessThan(10_000);
   });
+});
+
+describe("showJson()", () => {
+  property("is JSON of the same value, and drives no terminal (S10)", 1_000, (random) => {
+    const value = [randomJson(random, 3), random.text(8, ["\u009b", "\u202e", "\u2028", "\x7f", "\\", "a"])];
+    for (const text of [showJson(value), showJson(value, 2)]) {
+      expect(JSON.parse(text)).toEqual(value);
+      expect(text.replaceAll("\n", "")).not.toMatch(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/u);
+    }
+  }); // prettier-ignore
 });
 
 test("isObject() tells objects from null and lists", () => {

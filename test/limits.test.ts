@@ -89,6 +89,7 @@ const LEAST: typeof HELD = [
 const ELSEWHERE: Partial<Record<Limit, readonly [file: string, title: string]>> = {
   MAX_CONTROL_CONNECTIONS: ["e2e/control.test.ts", "256 connections are served"],
   MAX_ADDRESS_CONNECTIONS: ["e2e/access.test.ts", "64 connections from one other machine"],
+  MAX_HANDSHAKES: ["e2e/tls.test.ts", "no more than 64 that have not shaken hands"],
   MAX_INSTANCES: ["e2e/limits.test.ts", "instances are registered"],
   MAX_LINKS: ["e2e/limits.test.ts", "links are there"],
   MAX_UPLOAD_BYTES: ["protocol.test.ts", "holds the limit of an upload"],
@@ -104,7 +105,7 @@ const REFUSES_NOBODY: Readonly<Record<string, readonly Limit[]>> = {
   "something is dropped and counted": ["MAX_QUEUE_BYTES", "MAX_FOLLOWER_BYTES", "MAX_TELEMETRY_BYTES", "MAX_LOG_BACKLOG_BYTES", "MAX_LOG_CAUSES"],
   "something old is forgotten": ["TYPE_TABLE_SLOTS", "OUTPUT_FILE_BYTES", "OUTPUT_FILES", "MAX_EVENTS", "MAX_EVENT_AGE_MS"],
   "something is cut, and that is told": ["MAX_OUTPUT_LINE_BYTES", "MAX_LOG_TEXT", "MAX_CONTROL_ERROR", "MAX_EVENT_BYTES", "LAST_WORDS_BYTES", "MAX_NAMED_PROCESSES"],
-  "a silent or lost peer is let go": ["FIRST_REQUEST_MS", "UPLOAD_IDLE_MS", "KEEP_ALIVE_MS", "LINGER_MS", "CONNECT_TIMEOUT_MS", "ANSWER_TIMEOUT_MS"],
+  "a silent or lost peer is let go": ["FIRST_REQUEST_MS", "HANDSHAKE_MS", "UPLOAD_IDLE_MS", "KEEP_ALIVE_MS", "LINGER_MS", "CONNECT_TIMEOUT_MS", "ANSWER_TIMEOUT_MS"],
   "an instance has failed, or is killed": ["MAX_RESTARTS", "RESTART_WINDOW_MS", "STOP_GRACE_MS", "KILL_WAIT_MS"],
   "the daemon keeps descriptors, or disk, for what runs": ["RESERVED_DESCRIPTORS", "CONTROL_RESERVED_DESCRIPTORS", "DESCRIPTORS_SCARCE_MS", "MAX_STATE_BYTES", "STATE_LOG_BYTES", "MAX_STATE_LOG_BYTES"],
   "our own work is done in pieces of this size": ["MAX_PIN_RATIO", "GATHER_FRAME_BYTES", "GATHER_BLOCK_BYTES", "MAX_RECORD_BYTES", "RECORD_OVERHEAD_BYTES", "HISTORY_BLOCK_BYTES", "UPLOAD_CHUNK_BYTES", "READ_TURN_MS", "SHARED_READ_TURN_MS", "SHARED_TURNS_MS", "MIN_SLICE_BYTES", "CONTROL_TURN_MS", "TABLE_SLICE_MS", "HASH_CHUNK_BYTES"],

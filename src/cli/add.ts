@@ -1,9 +1,10 @@
 // `runtime add`: a program and its settings become an instance, by its path or as a copy.
 
-import { readFileSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { resolve } from "node:path";
 
 import { OrchestratorError } from "../errors.ts";
+import { showJson } from "../json.ts";
 import { escapeText } from "../log.ts";
 import { parseEnvironmentFile } from "../manifest/variables.ts";
 import { type InstanceId, newInstanceId, parseInstanceId, type Priority } from "../model.ts";
@@ -16,6 +17,7 @@ import {
 } from "../settings.ts";
 import type { Values } from "./parse.ts";
 import type { Session } from "./session.ts";
+import { readTextFile } from "./text.ts";
 
 export async function add(session: Session): Promise<void> {
   const { terminal, values } = session;
@@ -41,7 +43,7 @@ export async function add(session: Session): Promise<void> {
   if (started) await session.request({ kind: "Start", id, priority: undefined });
   if (session.isJson) {
     const name = settings.name ?? null;
-    await session.print(JSON.stringify({ id, name, bytes, started }));
+    await session.print(showJson({ id, name, bytes, started }));
   } else if (started && !session.isQuiet) await session.print(`started instance ${id}`);
 }
 
@@ -101,7 +103,7 @@ function environmentOf(values: Values, folder: string): Record<string, string> {
 
 function readText(path: string, file: string): string {
   try {
-    return readFileSync(path, "utf8");
+    return readTextFile(path);
   } catch (cause) {
     throw new OrchestratorError("misuse", `Cannot read --env-file ${JSON.stringify(file)}`, {
       cause,

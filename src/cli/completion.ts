@@ -2,6 +2,7 @@
 // from the daemon if it answers at once.
 
 import type { Info } from "../protocol/info.ts";
+import { escapeText } from "../log.ts";
 import { ON_FULL } from "../model.ts";
 import { RESTART_POLICIES, STOP_SIGNALS } from "../settings.ts";
 import { COMMANDS, findCommand, NOUNS } from "./commands.ts";
@@ -25,9 +26,11 @@ export async function completion(session: Session): Promise<void> {
     return;
   }
   const words = values.all("WORD");
-  const offers = await offer(words, () => live(session, words));
+  const offers = (await offer(words, () => live(session, words))).filter(
+    ([word]) => escapeText(word) === word, // a line would become two offers
+  );
   await session.answer({ words: offers.map(([word, text]) => ({ word, text })) }, () =>
-    offers.map(([word, text]) => `${word}\t${text}\n`).join(""),
+    offers.map(([word, text]) => `${word}\t${escapeText(text)}\n`).join(""),
   );
 }
 
@@ -186,7 +189,8 @@ _veecle_orchestrator() {
   cut=\${current%"\${current##*[:=]}"}
   COMPREPLY=()
   while IFS=$'\\t' read -r word _; do
-    COMPREPLY+=("\${word#"$cut"}")
+    printf -v word %q "\${word#"$cut"}"
+    COMPREPLY+=("$word")
   done < <("\${words[0]}" completion words -- "\${words[@]:1}" 2>/dev/null)
 }
 complete -o default -F _veecle_orchestrator veecle-orchestrator

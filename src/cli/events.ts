@@ -1,6 +1,7 @@
 // `events`: what has happened, one line for each, and what happens from now on.
 
 import type { EventInfo } from "../protocol/info.ts";
+import { showJson } from "../json.ts";
 import { MAX_QUERY_ITEMS } from "../limits.ts";
 import { escapeText } from "../log.ts";
 import type { EventQuery } from "../protocol.ts";
@@ -21,7 +22,7 @@ export async function events(session: Session): Promise<void> {
   const show = async (batch: readonly EventInfo[], most?: number): Promise<void> => {
     for (const { id, name } of batch) if (id !== null && name !== null) names.set(id, name);
     const lines = session.isJson
-      ? batch.map((event) => JSON.stringify(eventDocument(event)))
+      ? batch.map((event) => showJson(eventDocument(event)))
       : tell(batch, nameOf(names)).map((told) => lineOf(told, session.colour));
     const shown = most === undefined ? lines : lines.slice(-most);
     await session.terminal.write(shown.map((line) => `${line}\n`).join(""));

@@ -1,6 +1,7 @@
 // `logs`: the output of instances, on one clock, and what they print from now on.
 
 import type { LineInfo } from "../protocol/info.ts";
+import { showJson } from "../json.ts";
 import { escapeText } from "../log.ts";
 import { queryOf } from "./query.ts";
 import { Reader } from "./reader.ts";
@@ -42,7 +43,7 @@ function lineFormat(
   ids: readonly string[],
   name: NameOf,
 ): (line: LineInfo) => string {
-  if (isJson) return (line) => `${JSON.stringify(lineDocument(line, name))}\n`;
+  if (isJson) return (line) => `${showJson(lineDocument(line, name))}\n`;
   const width = Math.max(0, ...ids.map((id) => Bun.stringWidth(name(id))));
   const styles = new Map(
     ids.map((id, index) => [id, NAME_STYLES[index % NAME_STYLES.length] as string]),

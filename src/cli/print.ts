@@ -3,6 +3,7 @@
 // Pure. Texts that come from a daemon never reach a terminal with their control characters.
 
 import { type ErrorCode, errorCode, messageChain, OrchestratorError } from "../errors.ts";
+import { showJson } from "../json.ts";
 import { escapeText } from "../log.ts";
 import type { Info, LinkInfo, RuntimeInfo } from "../protocol/info.ts";
 import { CLI, type CommandName, DAEMON } from "./surface.ts";
@@ -48,7 +49,7 @@ export function errorDocument(error: unknown, asked: Asked | undefined): string 
   const [message, ...causes] = messageChain(error);
   const code = error instanceof Unmet ? "unmet" : errorCode(error);
   const hint = hintFor(error, asked) ?? null;
-  return `${JSON.stringify({ error: { code, message, causes, hint, exit: exitCode(error) } })}\n`;
+  return `${showJson({ error: { code, message, causes, hint, exit: exitCode(error) } })}\n`;
 }
 
 /** What was asked for when an error came; it decides which next step helps. */

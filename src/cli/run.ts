@@ -1,5 +1,6 @@
 // Carries out a parsed command: requests to the daemon, answers on standard output.
 
+import { showJson } from "../json.ts";
 import { escapeText } from "../log.ts";
 import {
   formatTarget,
@@ -135,7 +136,7 @@ async function follow(session: Session): Promise<void> {
   const newline = Buffer.from("\n");
   for await (const batch of stream.batches()) {
     const bytes = session.isJson
-      ? batch.map((line) => `${JSON.stringify({ line: Buffer.from(line).toString() })}\n`).join("")
+      ? batch.map((line) => `${showJson({ line: Buffer.from(line).toString() })}\n`).join("")
       : Buffer.concat(batch.flatMap((line) => [line, newline]));
     await session.terminal.write(bytes);
   }

@@ -4,7 +4,7 @@ import { type Address, parseAddress } from "../address.ts";
 import { ControlClient, defaultControlAddress, type Identity } from "../client.ts";
 import { OrchestratorError } from "../errors.ts";
 import type { Info, RuntimeInfo } from "../protocol/info.ts";
-import { isObject } from "../json.ts";
+import { isObject, showJson } from "../json.ts";
 import { type InstanceId, parseInstanceId } from "../model.ts";
 import { escapeText } from "../log.ts";
 import type { Request } from "../protocol.ts";
@@ -87,9 +87,9 @@ export class Session {
 
   async info(): Promise<Info> {
     const info = await this.request({ kind: "Info" });
-    if (isObject(info) && isObject(info["runtimes"]) && Array.isArray(info["routes"])) {
-      this.#compareVersion(info["version"]);
-      return info as unknown as Info;
+    if (isInfo(info)) {
+      this.#compareVersion(info.version);
+      return { ...info, runtimes: tamed(info.runtimes) };
     }
     throw new OrchestratorError("io", "Cannot read the orchestrator's state: unknown form", {
       hint: "is the daemon of another version than this program?",
@@ -136,7 +136,7 @@ export class Session {
 
   /** The answer of a command: a document with `--json`, else lines for people. */
   answer(document: unknown, text: () => string): Promise<void> {
-    return this.terminal.write(this.isJson ? `${JSON.stringify(document)}\n` : text());
+    return this.terminal.write(this.isJson ? `${showJson(document)}\n` : text());
   }
 
   close(): void {
@@ -171,6 +171,25 @@ export class Session {
       cert === undefined || key === undefined ? {} : { cert: readPem(cert), key: readPem(key) };
     return { token, tls: { ca: readPem(ca), ...own } };
   }
+}
+
+/** Whether it is what a daemon tells of itself, as far as everything else relies on it. */
+function isInfo(info: unknown): info is Info {
+  if (!isObject(info) || !isObject(info["runtimes"]) || !Array.isArray(info["routes"]))
+    return false;
+  return Object.entries(info["runtimes"]).every(
+    ([id, runtime]) => parseInstanceId(id) !== undefined && isObject(runtime),
+  );
+}
+
+/** Names stand in every text, and nobody knows that the daemon who tells them keeps to our rules. */
+function tamed(runtimes: Info["runtimes"]): Info["runtimes"] {
+  return Object.fromEntries(
+    Object.entries(runtimes).map(([id, runtime]) => {
+      const { name } = runtime; // daemons of before have none
+      return [id, typeof name === "string" ? { ...runtime, name: escapeText(name) } : runtime];
+    }),
+  );
 }
 
 /** The name of every instance by its id. */

@@ -3,6 +3,8 @@
 
 import { type ControlClient, stopDeadline } from "../client.ts";
 import { OrchestratorError } from "../errors.ts";
+import { showJson } from "../json.ts";
+import { escapeText } from "../log.ts";
 import type { EventInfo, Info } from "../protocol/info.ts";
 import { parsePriority } from "../model.ts";
 import { DEFAULT_SETTINGS, parseDuration } from "../settings.ts";
@@ -234,10 +236,14 @@ async function report(
     documents.push({ id, name, changed: outcome, state, pid, exit });
     if (session.isJson) continue;
     if (session.isQuiet) await session.print(id);
-    else if (outcome) await session.print(`${done} ${name}${facts(runtime, session)}`);
-    else await session.print(`${name} is ${stateWords(runtime, session.terminal.now())} already`);
+    else {
+      const text = outcome
+        ? `${done} ${name}${facts(runtime, session)}`
+        : `${name} is ${stateWords(runtime, session.terminal.now())} already`;
+      await session.print(escapeText(text));
+    }
   }
-  if (session.isJson) await session.print(JSON.stringify({ instances: documents }));
+  if (session.isJson) await session.print(showJson({ instances: documents }));
   else if (instances.length === 0 && !session.isQuiet) await session.print(`nothing to ${verb}`);
   return code;
 }

@@ -4,6 +4,7 @@ import { closeSync, fsyncSync, openSync, writeSync } from "node:fs";
 import { resolve } from "node:path";
 
 import { OrchestratorError, systemCode } from "../errors.ts";
+import { escapeText } from "../log.ts";
 import type { Session } from "./session.ts";
 import { CLI, DAEMON } from "./surface.ts";
 
@@ -37,10 +38,11 @@ export async function newToken(session: Session): Promise<void> {
     closeSync(fd);
   }
   if (!session.isJson && !session.isQuiet) {
+    const shown = escapeText(file);
     terminal.report(
-      `start the daemon with it: ${DAEMON} --token-file ${file} --control-socket HOST:PORT\n` +
-        `and copy it to where you type: ${CLI} ps --token-file ${file} --socket HOST:PORT\n`,
+      `start the daemon with it: ${DAEMON} --token-file ${shown} --control-socket HOST:PORT\n` +
+        `and copy it to where you type: ${CLI} ps --token-file ${shown} --socket HOST:PORT\n`,
     );
   }
-  await session.answer({ file }, () => `${file}\n`);
+  await session.answer({ file }, () => `${terminal.outputIsScreen ? escapeText(file) : file}\n`);
 }

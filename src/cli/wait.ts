@@ -1,6 +1,7 @@
 // `wait`: until instances are in a state, or cannot reach it any more.
 
 import { OrchestratorError } from "../errors.ts";
+import { escapeText } from "../log.ts";
 import type { EventInfo, RuntimeInfo } from "../protocol/info.ts";
 import type { InstanceId } from "../model.ts";
 import { parseDuration } from "../settings.ts";
@@ -65,7 +66,9 @@ export async function wait(session: Session): Promise<void> {
   });
   await session.answer({ instances: documents }, () =>
     first
-      .map(({ id, name }) => `${session.isQuiet ? id : `${name} ${reachedWords(condition)}`}\n`)
+      .map(({ id, name }) =>
+        session.isQuiet ? `${id}\n` : `${name} ${escapeText(reachedWords(condition))}\n`,
+      )
       .join(""),
   );
 }

@@ -63,7 +63,10 @@ export class Access {
 
   #judgeUser(uid: number, by: string): Verdict {
     if (uid === this.#options.uid || uid === 0) return { kind: "served", by };
-    return refuse(by, `it serves user ${this.#options.uid}, and you are user ${uid}`);
+    const own = this.#options.uid;
+    // In the message, since whoever reads it may be any program.
+    const hint = `ask as that user (sudo -u '#${own}'), or start an orchestrator of your own`;
+    return refuse(by, `it serves user ${own}, and you are user ${uid}; ${hint}`);
   }
 }
 

@@ -5,6 +5,7 @@ import { Access } from "../control/access.ts";
 import { OrchestratorError } from "../errors.ts";
 import { readPem, readSecret } from "../files.ts";
 import { SocketOwners } from "../host/credentials.ts";
+import { QuietLog, type TargetLog } from "../log.ts";
 import type { ServerTls } from "../socket.ts";
 import type { DaemonOptions } from "./options.ts";
 
@@ -59,6 +60,18 @@ export function readTls({
     cert: readPem(tlsCert),
     key: readPem(tlsKey),
     clientCa: tlsClientCa === undefined ? undefined : readPem(tlsClientCa),
+  };
+}
+
+/** Tells in the log, at most once a second, who has not come through a TLS handshake. */
+export function handshakeLog(
+  log: TargetLog,
+  now: () => number,
+): (peer: string, reason: string) => void {
+  const quiet = new QuietLog(log, now);
+  return (peer, error) => {
+    const fields = { "connection.peer": peer, error };
+    quiet.warn("handshake", "run:connection", "refused a TLS handshake", fields);
   };
 }
 

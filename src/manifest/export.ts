@@ -2,6 +2,7 @@
 //
 // The order of starting and what makes an instance ready are known to no daemon, so they are missing.
 
+import { isObject, showJson } from "../json.ts";
 import { DEFAULT_LINK_SETTINGS, formatQueueBound } from "../model.ts";
 import { DEFAULT_PROGRAM, formatDuration } from "../settings.ts";
 import { formatKey } from "./fault.ts";
@@ -85,5 +86,27 @@ function isList(
 
 /** A text as TOML spells it, with no `$` that could be taken for a variable. */
 function formatText(text: string): string {
-  return JSON.stringify(text.replaceAll("$", "$$$$")).replaceAll("\x7f", "\\u007f");
+  return showJson(text.replaceAll("$", "$$$$"));
+}
+
+/** What a terminal would obey and Bun writes as it is; and what could be taken for our mark of it. */
+const UNSHOWN = /\\(?=x01)|[\x01\x80-\x9f\p{Bidi_Control}]/gu;
+
+/** A value in YAML that may be shown: its texts drive no terminal. */
+export function showYaml(value: unknown): string {
+  // A mark that Bun spells as an escape, so that the text gets quotes, and what it stands for.
+  const marked = mapTexts(value, (text) =>
+    text.replaceAll(UNSHOWN, (character) => {
+      return `\x01${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+    }),
+  );
+  return Bun.YAML.stringify(marked, undefined, 2).replaceAll(/\\x01([0-9a-f]{4})/g, "\\u$1");
+}
+
+function mapTexts(value: unknown, change: (text: string) => string): unknown {
+  if (typeof value === "string") return change(value);
+  if (Array.isArray(value)) return value.map((item) => mapTexts(item, change));
+  if (!isObject(value)) return value;
+  const entries = Object.entries(value).map(([key, inner]) => [key, mapTexts(inner, change)]);
+  return Object.fromEntries(entries);
 }

@@ -2,6 +2,7 @@
 
 import { relative } from "node:path";
 
+import { showJson } from "../json.ts";
 import { nearest } from "../nearest.ts";
 
 /** The keys and places in lists that lead to a value: `["links", 0, "to"]`. */
@@ -47,7 +48,7 @@ export function formatKeyPath(path: KeyPath): string {
 
 /** A key as TOML spells it. */
 export function formatKey(key: string): string {
-  return /^[A-Za-z0-9_-]+$/.test(key) ? key : JSON.stringify(key).replaceAll("\x7f", "\\u007f");
+  return /^[A-Za-z0-9_-]+$/.test(key) ? key : showJson(key);
 }
 
 /** `did you mean "restart"?`, or undefined if nothing is near. */

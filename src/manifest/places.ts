@@ -3,6 +3,7 @@
 // Bun's parsers give values but no places, not even of what they cannot parse. A scanner of our own
 // finds the places; a statement that cannot be parsed is found by parsing ever shorter beginnings.
 
+import { MAX_JSON_DEPTH } from "../limits.ts";
 import { escapeText } from "../log.ts";
 import { type KeyPath, type Place } from "./fault.ts";
 import { type Format, pathKey, Scanner } from "./scan.ts";
@@ -53,6 +54,10 @@ export function parseText(source: string, format: Format): ParsedValue | SyntaxF
   const scanner = new Scanner(text, format);
   const isKnown = scan(scanner);
   const placeAt = placesIn(text);
+  if (scanner.tooDeepAt !== undefined) {
+    const message = `it is nested deeper than ${MAX_JSON_DEPTH} levels`;
+    return { kind: "fault", message, place: placeAt(scanner.tooDeepAt) };
+  }
   try {
     const value = PARSE[format](text);
     const { keys, values, twice } = scanner.survey;

@@ -44,6 +44,8 @@ export class Scanner {
   readonly format: Format;
   readonly survey: Survey = { keys: new Map(), values: new Map(), twice: [], statements: [] };
   at = 0;
+  /** Where a list or table is nested too deep, if one was met. */
+  tooDeepAt: number | undefined;
 
   constructor(text: string, format: Format) {
     this.text = text;
@@ -174,7 +176,10 @@ export class Scanner {
   /** The value that begins here, with all that is in it; false: the way is lost. */
   scanValue(path: KeyPath, depth: number): boolean {
     this.noteValue(path, this.at);
-    if (depth > MAX_JSON_DEPTH) return false;
+    if (depth >= MAX_JSON_DEPTH && (this.current === "[" || this.current === "{")) {
+      this.tooDeepAt = this.at;
+      return false;
+    }
     if (this.current === "[") return this.#scanList(path, depth);
     if (this.current === "{") return this.#scanTable(path, depth);
     if (this.current === '"' || (this.current === "'" && this.format !== "json")) {

@@ -35,6 +35,7 @@ export function bad(reason: string, subject: string = "Cannot parse request"): O
 /** A value of the client's in a message: short, and on one line. */
 export function quote(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.slice(0, 64));
+  if (typeof value === "number") return String(value); // JSON has no word for 1e400
   return (JSON.stringify(value) ?? "nothing").slice(0, 64);
 }
 
@@ -226,5 +227,5 @@ export function upTo(value: unknown, name: string, max: number): number {
   if (typeof value !== "number" || !Number.isInteger(value) || value < 0 || value > max) {
     throw bad(`${name} is not a whole number from 0 to ${max}: ${quote(value)}`);
   }
-  return value;
+  return value + 0; // of -0 too
 }

@@ -80,33 +80,50 @@ describe("completion", () => {
 
   test("in bash offers names, and what stands behind a colon", async () => {
     using daemon = friendly([]);
-    const folder = mkdtempSync(join(tmpdir(), "completion-"));
-    try {
-      const cli = join(import.meta.dir, "../../src/cli.ts");
-      const program = join(folder, "veecle-orchestrator");
-      writeFileSync(program, `#!/bin/sh\nexec '${process.execPath}' '${cli}' "$@"\n`);
-      chmodSync(program, 0o700);
-      const press = async (line: string): Promise<string[]> => {
-        const script = `source <(veecle-orchestrator completion bash)
-          COMP_LINE=$1 COMP_POINT=\${#1}
-          _veecle_orchestrator
-          printf '%s\\n' "\${COMPREPLY[@]}"`;
-        const child = Bun.spawn({
-          cmd: ["bash", "-c", script, "bash", line],
-          env: {
-            PATH: `${folder}:${process.env["PATH"] ?? ""}`,
-            VEECLE_ORCHESTRATOR_SOCKET: daemon.path,
-          },
-          stdio: ["ignore", "pipe", "pipe"],
-        });
-        expect(await child.stderr.text()).toBe("");
-        return (await child.stdout.text()).trimEnd().split("\n");
-      };
-      expect(await press("veecle-orchestrator stop ")).toEqual(["ping", "pong"]);
-      expect(await press("veecle-orchestrator sto")).toEqual(["stop"]);
-      expect(await press("veecle-orchestrator link add --type a::P")).toEqual(["Ping"]);
-    } finally {
-      rmSync(folder, { recursive: true });
-    }
+    const press = (line: string): Promise<string[]> => pressTab(daemon.path, line);
+    expect(await press("veecle-orchestrator stop ")).toEqual(["ping", "pong"]);
+    expect(await press("veecle-orchestrator sto")).toEqual(["stop"]);
+    expect(await press("veecle-orchestrator link add --type a::P")).toEqual(["Ping"]);
+  });
+
+  test("in bash puts no name into the line that the shell would carry out, and none in two", async () => {
+    const names = ["a::T<U>", "b$(touch x)", "c'; reboot", "d\n-rf", "e\tf", "\u001b[31m"];
+    const routes = names.map((type_name) => ({
+      ...(INFO as unknown as Info).routes[0],
+      type_name,
+    }));
+    using daemon = new FakeDaemon((_, connection) => connection.ok({ ...INFO, routes }));
+    expect(await pressTab(daemon.path, "veecle-orchestrator link add --type ")).toEqual([
+      String.raw`a::T\<U\>`,
+      String.raw`b\$\(touch\ x\)`,
+      String.raw`c\'\;\ reboot`,
+    ]);
   });
 });
+
+/** What bash offers for a line when Tab is pressed behind it. */
+async function pressTab(socket: string, line: string): Promise<string[]> {
+  const folder = mkdtempSync(join(tmpdir(), "completion-"));
+  try {
+    const cli = join(import.meta.dir, "../../src/cli.ts");
+    const program = join(folder, "veecle-orchestrator");
+    writeFileSync(program, `#!/bin/sh\nexec '${process.execPath}' '${cli}' "$@"\n`);
+    chmodSync(program, 0o700);
+    const script = `source <(veecle-orchestrator completion bash)
+      COMP_LINE=$1 COMP_POINT=\${#1}
+      _veecle_orchestrator
+      printf '%s\\n' "\${COMPREPLY[@]}"`;
+    const child = Bun.spawn({
+      cmd: ["bash", "-c", script, "bash", line],
+      env: {
+        PATH: `${folder}:${process.env["PATH"] ?? ""}`,
+        VEECLE_ORCHESTRATOR_SOCKET: socket,
+      },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    expect(await child.stderr.text()).toBe("");
+    return (await child.stdout.text()).trimEnd().split("\n");
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}

@@ -71,7 +71,7 @@ describe("TCP control on loopback", () => {
       const answers = await Promise.all(
         Array.from({ length: 20 }, () => askAs(STRANGER, portOf(daemon), '"Clear"')),
       );
-      const refusal = `{"Err":["Cannot serve this connection: it serves user 0, and you are user ${STRANGER}"]}\n`;
+      const refusal = `{"Err":["Cannot serve this connection: it serves user 0, and you are user ${STRANGER}; ask as that user (sudo -u '#0'), or start an orchestrator of your own"]}\n`;
       expect(new Set(answers)).toEqual(new Set([refusal]));
       expect(daemon.log).not.toContain("Clear");
       expect(await ask(daemon.address, '"Version"')).toBe('{"Ok":"0.1.0"}\n');

@@ -1,11 +1,13 @@
 // Control over TCP with TLS: who is trusted by whom, and what others are told.
 
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
+import { HANDSHAKE_MS, MAX_HANDSHAKES } from "../../src/limits.ts";
 import { type Daemon, withDaemon, withFolder } from "../support/daemon.ts";
 import { type Piped, piped } from "../support/screen.ts";
+import { until, Wire } from "../support/wire.ts";
 
 setDefaultTimeout(60_000);
 
@@ -22,8 +24,9 @@ function ask(daemon: { readonly port: string }, ...options: readonly string[]): 
 /** A daemon that speaks TLS; the audit of others asks without. */
 async function withTls(
   args: readonly string[],
-  body: (daemon: { readonly port: string; readonly folder: string }) => Promise<void>,
-): Promise<void> {
+  body: (daemon: { port: string; folder: string; pid: number }) => Promise<void>,
+): Promise<string> {
+  let log = "";
   await withFolder(async (folder, launch) => {
     const probe = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
     const port = String(probe.port);
@@ -31,11 +34,23 @@ async function withTls(
     const daemon = launch(["--control-socket", `localhost:${port}`, ...SERVER, ...args]);
     const address = { port };
     while ((await ask(address, ...CA, ...OWN)).code === 5) {} // until it listens
-    await body({ port, folder });
+    await body({ port, folder, pid: daemon.process.pid });
     const ended = await daemon.end("SIGTERM");
     expect(ended.code).toBe(0);
     expect(ended.stderr).not.toContain("defect");
+    log = ended.stderr;
   });
+  return log;
+}
+
+/** The beginning of a handshake, which says that 512 bytes follow. */
+const HALF_HELLO = Buffer.from("1603010200010001fc0303", "hex");
+
+/** Everything that comes back to bytes that are sent as they are, until the connection ends. */
+async function answerTo(port: string, bytes: string | Buffer): Promise<Buffer> {
+  const wire = await Wire.connect(`127.0.0.1:${port}`);
+  wire.send(bytes);
+  return wire.rest();
 }
 
 test("TLS serves who trusts its certificate, and says to others what is missing (S5)", () =>
@@ -70,6 +85,99 @@ test("An upload goes through TLS whole, and so does output", () =>
     expect((await run("logs", "p")).out).toBe("hello\n");
     expect((await run("clear", "-y")).code).toBe(0);
   }));
+
+test("Whoever is silent before or within a handshake, or does it by the byte, is let go in time (S5)", async () => {
+  const log = await withTls([], async ({ port }) => {
+    const beginMs = performance.now();
+    const trickle = await Wire.connect(`127.0.0.1:${port}`);
+    const drip = setInterval(() => trickle.send(HALF_HELLO.subarray(0, 1)), 500);
+    const ended = await Promise.all([answerTo(port, ""), answerTo(port, HALF_HELLO), trickle.rest()]);
+    clearInterval(drip);
+    expect(ended[0]).toHaveLength(0);
+    expect(performance.now() - beginMs).toBeGreaterThan(HANDSHAKE_MS / 2);
+    expect(performance.now() - beginMs).toBeLessThan(HANDSHAKE_MS + 2_000);
+    expect((await ask({ port }, ...CA)).code).toBe(0);
+  });
+  expect(log).toMatch(/refused a TLS handshake .*it has not shaken hands within 5000 ms/);
+}); // prettier-ignore
+
+test("A crowd of no more than 64 that have not shaken hands is kept, and keeps nobody out (R25, S5)", () =>
+  withTls([], async ({ port, pid }) => {
+    const descriptors = (): number => readdirSync(`/proc/${pid}/fd`).length;
+    const before = descriptors();
+    const crowd: Wire[] = [];
+    let tried = 0;
+    for (const more of [MAX_HANDSHAKES - 1, 1, 1, 200]) {
+      const address = `127.0.0.1:${port}`;
+      // One that is let go at once may not have noticed that it was connected.
+      const connect = (): Promise<Wire | undefined> => Wire.connect(address).catch(() => undefined);
+      const wires = await Promise.all(Array.from({ length: more }, connect));
+      crowd.push(...wires.filter((wire) => wire !== undefined));
+      tried += more;
+      const kept = Math.min(tried, MAX_HANDSHAKES);
+      await until(
+        () => `${kept} are kept, and there are ${descriptors() - before}`,
+        () => descriptors() - before === kept,
+      );
+      const askedMs = performance.now();
+      expect((await ask({ port }, ...CA)).out).toBe("server version: 0.1.0\n");
+      expect(performance.now() - askedMs).toBeLessThan(2_000);
+    }
+    for (const wire of crowd) wire.close();
+    await until("nothing is left of them", () => descriptors() <= before);
+  })); // prettier-ignore
+
+test.each([
+  ["garbage", Buffer.from("ffffffffffffffffff00000000", "hex")],
+  ["a request without TLS", '"Clear"\n'],
+  ["a frame without TLS", Buffer.from('\0\0\0\x07"Clear"')],
+  ["a web page without TLS", 'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n"Clear"\n'],
+  ["a hello cut by garbage", Buffer.concat([HALF_HELLO, Buffer.alloc(600, "x")])],
+])("TLS: %s instead of a handshake ends its connection at once, and is carried out nowhere (S5, S6)", async (_, bytes) => {
+  const log = await withTls([], async ({ port }) => {
+    const beginMs = performance.now();
+    const answer = await answerTo(port, bytes as string);
+    expect(answer.toString()).not.toContain("Ok");
+    expect(answer.length).toBeLessThan(16); // an alert at most
+    expect(performance.now() - beginMs).toBeLessThan(2_000);
+  });
+  expect(log).toMatch(/refused a TLS handshake connection\.peer=\S+ error=/);
+  expect(log).not.toContain("Clear");
+}); // prettier-ignore
+
+test("TLS: a certificate of another authority, or of nobody, opens nothing (S5)", async () => {
+  const log = await withTls(["--tls-client-ca", file("ca.pem")], async ({ port }) => {
+    const strangers = ["stranger", undefined] as const;
+    for (const name of strangers) {
+      const own =
+        name === undefined
+          ? {}
+          : { cert: readFileSync(file(`${name}.pem`)), key: readFileSync(file(`${name}.key`)) };
+      for (let i = 0; i < 20; i++) {
+        const { promise, resolve } = Promise.withResolvers<string>();
+        let got = "";
+        const socket = await Bun.connect({
+          hostname: "localhost",
+          port: Number(port),
+          tls: { ca: readFileSync(file("ca.pem")), ...own },
+          socket: {
+            handshake: (peer) => void peer.write('"Clear"\n'), // before it is told that it is not trusted
+            data: (_, chunk) => void (got += chunk.toString()),
+            close: () => resolve(got),
+            error() {},
+          },
+        }).catch(() => undefined);
+        if (socket !== undefined) expect(await promise).toBe("");
+      }
+    }
+    const options = ["--tls-cert", file("stranger.pem"), "--tls-key", file("stranger.key")];
+    const cli = await ask({ port }, ...CA, ...options);
+    expect(cli).toMatchObject({ code: 7, err: expect.stringContaining("are what it may") });
+    expect((await ask({ port }, ...CA, ...OWN)).code).toBe(0);
+  });
+  expect(log).toContain("refused a TLS handshake");
+  expect(log).not.toContain("Clear");
+});
 
 test("A client that wants TLS is told at once where there is none (R30)", () =>
   withDaemon(

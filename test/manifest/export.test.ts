@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 
 import { formatPlan } from "../../src/manifest/describe.ts";
-import { exportManifest } from "../../src/manifest/export.ts";
+import { exportManifest, showYaml } from "../../src/manifest/export.ts";
 import { isEmpty, planChanges } from "../../src/manifest/plan.ts";
 import type { ProgramSettings } from "../../src/settings.ts";
 import { load } from "../support/manifest.ts";
@@ -82,5 +82,38 @@ to = "[::1]:7"
       expect(formatPlan(plan).filter((line) => !line.startsWith("="))).toEqual([]);
       expect(isEmpty(plan)).toBe(true);
     }
+  });
+});
+
+describe("what is exported drives no terminal (S10):", () => {
+  const STRANGE = [
+    "\u009b",
+    "\u202e",
+    "\x7f",
+    "\x01",
+    "\x1b",
+    "\\",
+    "\\x01",
+    "0061",
+    "a",
+    "-",
+    ": ",
+    "\n",
+  ];
+  const UNSHOWN = /(?!\n)[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/u;
+
+  property("YAML is read back", 500, (random) => {
+    const value = { a: random.text(8, STRANGE), b: [random.text(4, STRANGE), 1, true, {}] };
+    const text = showYaml(value);
+    expect(text).not.toMatch(UNSHOWN);
+    expect(Bun.YAML.parse(text)).toEqual(value);
+  }); // prettier-ignore
+
+  property("TOML is read back", 500, (random) => {
+    const path = `/x${random.text(8, STRANGE)}`;
+    const present = { instances: [presentInstance("a", { path })], links: [] };
+    const text = exportManifest(present);
+    expect(text).not.toMatch(UNSHOWN);
+    expect(load({ "a.toml": text }).instances[0]).toMatchObject({ path });
   });
 });

@@ -1,6 +1,7 @@
 // `export`: everything that the daemon holds, as a manifest.
 
-import { exportManifest } from "../../manifest/export.ts";
+import { showJson } from "../../json.ts";
+import { exportManifest, showYaml } from "../../manifest/export.ts";
 import type { Session } from "../session.ts";
 import { presentOf } from "./there.ts";
 
@@ -13,8 +14,6 @@ export async function exportAll(session: Session): Promise<void> {
   }
   const value: unknown = Bun.TOML.parse(toml);
   await session.print(
-    format === "json"
-      ? JSON.stringify(value, undefined, session.isJson ? undefined : 2)
-      : Bun.YAML.stringify(value, undefined, 2),
+    format === "json" ? showJson(value, session.isJson ? undefined : 2) : showYaml(value),
   );
 }

@@ -1,6 +1,6 @@
 // A manifest on its way in: which file it is, what it includes, and all that is wrong with it.
 
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 
 import { OrchestratorError } from "../../errors.ts";
@@ -11,6 +11,7 @@ import type { Sources } from "../../manifest/section.ts";
 import type { Manifest } from "../../manifest/wanted.ts";
 import type { Session } from "../session.ts";
 import { CLI } from "../surface.ts";
+import { readTextFile } from "../text.ts";
 import { count } from "../words.ts";
 
 /** What a manifest is called, the first one that is there. */
@@ -31,7 +32,7 @@ export async function readManifest(session: Session): Promise<Given> {
   const { terminal } = session;
   const file = findFile(terminal.folder, session.values.get("FILE"));
   const sources: Sources = {
-    read: (path) => readFileSync(path, "utf8"),
+    read: readTextFile,
     environment: terminal.env,
   };
   const loaded = await load(file, sources);

@@ -4,6 +4,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { basename } from "node:path";
 
 import { OrchestratorError } from "../../errors.ts";
+import { showJson } from "../../json.ts";
 import { escapeText } from "../../log.ts";
 import { formatPlan } from "../../manifest/describe.ts";
 import {
@@ -231,7 +232,7 @@ async function finish(
   outcomes: readonly Outcome[],
 ): Promise<number> {
   if (session.isJson) {
-    await session.print(JSON.stringify({ file, ...document(plan, outcomes) }));
+    await session.print(showJson({ file, ...document(plan, outcomes) }));
     return 0;
   }
   if (session.isQuiet) {
