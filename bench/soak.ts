@@ -24,6 +24,7 @@ import { double, OFFENCES, type Offence, offend } from "../test/experiments/offe
 import { garbage } from "../test/experiments/garbage.ts";
 import { formatFigure, misses, type Outcome } from "../test/experiments/outcome.ts";
 import { type Race, race, RACES } from "../test/experiments/races.ts";
+import { simulation } from "../test/experiments/simulation.ts";
 import { bomb, daemonEnds, EVASIONS, evasion, manyStops } from "../test/experiments/stops.ts";
 
 /** One line of the table: `scaled` makes counts and times smaller for a shorter run. */
@@ -59,6 +60,11 @@ const EXPERIMENTS: readonly Experiment[] = [
   {
     name: "R14 crash loops",
     run: (scaled) => crashLoops({ instances: 500, ms: scaled(600_000) }),
+  },
+  {
+    // Endless with a large enough `--scale`.
+    name: "R15 simulation of the core",
+    run: (scaled) => simulation({ seed: Date.now(), ms: scaled(600_000) }),
   },
   ...(Object.keys(RACES) as Race[]).map((name) => ({
     name: `R15 ${name}`,

@@ -189,7 +189,9 @@ export class Asks {
       ? JSON.stringify({ AddWithBinary: { id, length: 3, hash: tag } })
       : this.#random.pick([`{"${tag}":1}`, `"${tag}"`, `{"Start":{"id":"${tag}"}}`]);
     const refusal = isFatal ? /^Cannot parse request/ : new RegExp(`^Cannot parse request.*${tag}`);
-    return { ...blank(text, "Nonsense"), refusal, isLast: isFatal };
+    // What follows may be the bytes that were announced, and must not be read as requests.
+    const raw = isFatal ? Buffer.from('"Clear"\n"Info"\n') : undefined;
+    return { ...blank(text, "Nonsense"), refusal, isLast: isFatal, raw };
   }
 
   #upload(id: string, tag: string): Ask {

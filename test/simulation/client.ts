@@ -177,7 +177,7 @@ export class Client {
       this.#sent = [];
     }
     if (ask.isLast && "Ok" in response) this.#stream = ask;
-    if (ask.isLast) this.#sent = [];
+    if (ask.isLast) this.#sent = []; // and nothing more is answered
     answered(ask, response);
   }
 }

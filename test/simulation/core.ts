@@ -93,7 +93,7 @@ export class Core {
     this.asks = new Asks(random, random.int(2, 4));
     this.#isExact = random.chance(0.85);
     this.chunkBytes = this.#isExact ? 2_048 : 20_000;
-    this.#maxQueueBytes = random.chance(0.2) ? random.int(100, 4_000) : undefined;
+    this.#maxQueueBytes = random.chance(0.2) ? random.int(50, 1_500) : undefined;
     const demand = this.demand.bind(this);
     this.ledger = new Ledger({
       onWrite: (what) => {
@@ -235,7 +235,12 @@ export class Core {
   }
 
   /** A process connects to the socket of an instance; undefined: there is none any more. */
-  protected openGuest(id: InstanceId, path: string, process: FakeProcess): Guest | undefined {
+  protected openGuest(
+    id: InstanceId,
+    path: string,
+    process: FakeProcess,
+    leader: FakeProcess = process,
+  ): Guest | undefined {
     const accept = this.life.listeners.get(path);
     if (accept === undefined) return undefined;
     const { random, traffic, telemetry } = this;
@@ -243,6 +248,7 @@ export class Core {
       random,
       id,
       process,
+      leader,
       traffic,
       anyId: () => this.asks.anyId(),
       nextLine: () => telemetry.next(id),
@@ -298,6 +304,16 @@ export class Core {
     for (const { signals, pid } of this.strangers) {
       this.demand(signals.length === 0, "nobody else is signalled", pid);
     }
+    const leaders = new Map(
+      host.processes.flatMap((one) => {
+        const id = one.request?.env["VEECLE_RUNTIME_ID"];
+        return one.isAlive && id !== undefined ? [[id, one] as const] : [];
+      }),
+    );
+    for (const { id, leader, isIntruder, wire } of this.guests) {
+      const isLeft = leaders.has(id) && leaders.get(id) !== leader && !isIntruder;
+      this.demand(!isLeft || wire?.isClosed === true, `${id} speaks for itself alone`);
+    }
     this.judged();
   }
 
@@ -307,7 +323,7 @@ export class Core {
   }
 
   /** Holds what the daemon says of itself against what is written. */
-  protected compare(): void {
+  protected compare(isQuiet: boolean = false): void {
     const info = this.info();
     const { instances, links } = this.ledger.next;
     const here = Object.entries(info.runtimes).map(([id, one]) => `${id} ${one.name} ${one.args}`);
@@ -322,8 +338,10 @@ export class Core {
     this.demand(same(routes, rows), `there are the links ${rows}`, routes);
     for (const [id, { messages, held }] of Object.entries(info.runtimes)) {
       const { received, unlinked, refused } = messages;
-      if (this.#isExact) {
+      if (this.#isExact || isQuiet) {
         this.demand(received === this.traffic.received(id), `${id} has sent so much`, received);
+      }
+      if (this.#isExact) {
         const routed = this.traffic.routed(id);
         this.demand(received === routed + unlinked + refused, `${id}: ${routed} routed`, messages);
       }

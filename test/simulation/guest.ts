@@ -14,6 +14,8 @@ export interface GuestOptions {
   readonly random: Random;
   readonly id: InstanceId;
   readonly process: FakeProcess;
+  /** The process of the run that it belongs to, if it belongs to one. */
+  readonly leader: FakeProcess;
   readonly traffic: Traffic;
   /** Ids that it may ask to start or stop. */
   anyId(): InstanceId;
@@ -61,6 +63,10 @@ export class Guest {
 
   get process(): FakeProcess {
     return this.#options.process;
+  }
+
+  get leader(): FakeProcess {
+    return this.#options.leader;
   }
 
   /** Control requests that were read and not answered. */

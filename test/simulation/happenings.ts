@@ -3,6 +3,7 @@
 
 import { STOP_SIGNALS } from "../../src/settings.ts";
 import type { FakeProcess } from "../support/host.ts";
+import type { Random } from "../support/random.ts";
 import { Core } from "./core.ts";
 import { TYPES } from "./guest.ts";
 import { MAX_DESCRIPTOR } from "./life.ts";
@@ -40,9 +41,23 @@ const ACTIONS = (Object.keys(WEIGHTS) as Name[]).flatMap((name) =>
   Array.from({ length: WEIGHTS[name] }, () => name),
 );
 
+/** A few operations, since most of what can go wrong goes wrong at once; now and then many. */
+const OPERATIONS = 35;
+const MANY_OPERATIONS = 400;
+
+/** Everything that a seed leads to. @throws if a promise is broken */
+export async function simulateCore(random: Random): Promise<void> {
+  const world = new CoreWorld(random);
+  await world.open();
+  const count = random.seed % 50 === 0 ? MANY_OPERATIONS : OPERATIONS;
+  for (let i = 0; i < count; i++) await world.step();
+  await world.finish();
+}
+
 /** The core, and one thing after the other that happens to it. */
-export class CoreWorld extends Core {
-  #lines = 0;
+class CoreWorld extends Core {
+  /** The last line of each instance. */
+  readonly #lines: Map<string, number> = new Map();
   readonly #printing: Set<FakeProcess> = new Set();
 
   /** As a rule there are instances that run, and links between them, before anything else happens. */
@@ -92,7 +107,7 @@ export class CoreWorld extends Core {
     this.#checkStreams();
     this.check();
     this.life.orchestrator.commit();
-    this.compare();
+    this.compare(true);
     const { next, durable } = this.ledger;
     this.demand(next.instances.size === durable.instances.size, "everything is durable");
     if (this.random.chance(0.5)) await this.kill();
@@ -145,6 +160,7 @@ export class CoreWorld extends Core {
     const guest = this.openGuest(
       env["VEECLE_RUNTIME_ID"] ?? "",
       env["VEECLE_IPC_SOCKET"] ?? "",
+      this.random.chance(0.15) ? program.fork() : program,
       program,
     );
     guest?.send(this.random.int(0, 4));
@@ -157,11 +173,14 @@ export class CoreWorld extends Core {
 
   /** Somebody else finds the socket of an instance. */
   intrude(): void {
-    const [path] = this.life.listeners.keys();
-    const stranger = this.strangers.find(({ isAlive }) => isAlive);
-    if (path === undefined || stranger === undefined) return;
-    const id = path.slice(path.lastIndexOf("/") + 1, path.lastIndexOf("."));
-    this.openGuest(id, path, stranger);
+    const { host, random } = this;
+    const [program] = host.processes.slice(-random.int(1, 3));
+    const { env = {} } = program?.request ?? {};
+    // Perhaps under the number that the program has had.
+    if (random.chance(0.7)) host.nextPid = program?.pid ?? 100;
+    const stranger = host.stranger();
+    this.strangers.push(stranger);
+    this.openGuest(env["VEECLE_RUNTIME_ID"] ?? "", env["VEECLE_IPC_SOCKET"] ?? "", stranger);
   }
 
   /** A connection is reset, at whatever byte it is. */
@@ -194,7 +213,10 @@ export class CoreWorld extends Core {
     for (const process of this.host.processes) {
       const { isAlive, request } = process;
       if (!isAlive || request === undefined || this.#printing.has(process)) continue;
-      const lines = Array.from({ length: this.random.size(1, 20) }, () => `${++this.#lines}\n`);
+      const id = request.env["VEECLE_RUNTIME_ID"] ?? "";
+      const first = (this.#lines.get(id) ?? 0) + 1;
+      const lines = Array.from({ length: this.random.size(1, 20) }, (_, i) => `${first + i}\n`);
+      this.#lines.set(id, first + lines.length - 1);
       const room = request.onOutput("stdout", Buffer.from(lines.join("")));
       if (room === undefined) continue;
       this.#printing.add(process);
@@ -279,10 +301,13 @@ export class CoreWorld extends Core {
         }
         const isPlain = stream.kind === "Stdout";
         const { id, line } = isPlain ? { id: "", line: item } : JSON.parse(item);
-        if (line.startsWith("[veecle-orchestrator: ")) continue;
-        const before = lasts.get(id) ?? 0;
-        this.demand(Number(line) > before, `lines come in order, after ${before}`, line);
-        lasts.set(id, Number(line));
+        const before = lasts.get(id);
+        if (line.startsWith("[veecle-orchestrator: ")) lasts.delete(id);
+        else {
+          const isNext = before === undefined || Number(line) === before + 1;
+          this.demand(isNext, `lines come in order, once, after ${before}`, line);
+          lasts.set(id, Number(line));
+        }
       }
     }
   }
