@@ -104,13 +104,19 @@ export class DaemonProcess {
   }
 }
 
-/** Builds the executable as `bun run build` does, and returns the command of its daemon. */
+/** Builds the executable, and returns the command of its daemon. */
 export async function buildDaemon(folder: string): Promise<string[]> {
+  return [await buildProgram(folder, "src/main.ts"), "daemon"];
+}
+
+/** Builds an executable of some source as `bun run build` does ours, and returns its path. */
+export async function buildProgram(folder: string, source: string): Promise<string> {
   const program = join(folder, "veecle-orchestrator");
   const { scripts } = (await Bun.file(join(ROOT, "package.json")).json()) as {
     scripts: { build: string };
   };
   const command = scripts.build
+    .replace("src/main.ts", source)
     .replace("dist/veecle-orchestrator", program)
     .replace(/^bun /, `"${process.execPath}" `);
   const build = Bun.spawn({
@@ -120,7 +126,7 @@ export async function buildDaemon(folder: string): Promise<string[]> {
   });
   const problem = await build.stderr.text();
   if ((await build.exited) !== 0) throw new Error(problem);
-  return [program, "daemon"];
+  return program;
 }
 
 /** Flags for the daemon's Bun, for example to profile it: BENCH_DAEMON_FLAGS="--cpu-prof". */

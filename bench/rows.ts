@@ -4,6 +4,7 @@ import { MAX_FRAME_BYTES } from "../src/limits.ts";
 import type { Dialect } from "../src/message.ts";
 import { typeName } from "./bytes.ts";
 import { FloodStage } from "./flood.ts";
+import { LISTS } from "./lists.ts";
 import { LIVES } from "./lives.ts";
 import { NATS_SERVER } from "./nats.ts";
 import { SoakStage } from "./memory.ts";
@@ -278,6 +279,7 @@ export const ROWS: readonly Row[] = [
   },
   starts,
   ...LIVES,
+  ...LISTS,
   traffic("split", 600_000, messages("four types to four consumers, native", 0.45), {
     consumers: 4,
     spread: "split",

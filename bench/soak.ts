@@ -16,12 +16,15 @@ import {
 } from "../test/experiments/consumers.ts";
 import { crowd } from "../test/experiments/crowds.ts";
 import { kills, rivals, successors } from "../test/experiments/deaths.ts";
+import { brokenEnvironments } from "../test/experiments/environments.ts";
 import { crashLoops, exits } from "../test/experiments/exits.ts";
+import { fullDisk } from "../test/experiments/disks.ts";
 import { badServer, SERVER_VICES } from "../test/experiments/exporter.ts";
 import { FLOODS, flood, roundTrips } from "../test/experiments/floods.ts";
 import { circle, orchestrators } from "../test/experiments/loops.ts";
 import { double, OFFENCES, type Offence, offend } from "../test/experiments/offenders.ts";
 import { garbage } from "../test/experiments/garbage.ts";
+import { FULL_MASS, mass, scarce } from "../test/experiments/masses.ts";
 import { formatFigure, misses, type Outcome } from "../test/experiments/outcome.ts";
 import { type Race, race, RACES } from "../test/experiments/races.ts";
 import { simulation } from "../test/experiments/simulation.ts";
@@ -44,11 +47,16 @@ const EXPERIMENTS: readonly Experiment[] = [
   },
   { name: "R2 successors", run: (scaled) => successors({ instances: 50, rounds: scaled(20) }) },
   {
+    name: "R6 full disk",
+    run: (scaled) => fullDisk({ rounds: ROUNDS, ms: scaled(60_000) / ROUNDS }),
+  },
+  {
     name: "R7 SIGTERM",
     run: (scaled) =>
       daemonEnds({ instances: 100, stubborn: 20, graceMs: 1_000, rounds: scaled(50) }),
   },
   { name: "R8 rivals", run: () => rivals(20) },
+  { name: "R9 environments", run: brokenEnvironments },
   { name: "R10 exits", run: (scaled) => exits({ instances: 200, ms: scaled(10_000) }) },
   ...EVASIONS.map((kind) => ({
     name: `R11 ${kind}`,
@@ -76,6 +84,11 @@ const EXPERIMENTS: readonly Experiment[] = [
       badConsumer(vice, { consumers: 9, rounds: ROUNDS, ms: scaled(60_000) / ROUNDS }),
   })),
   { name: "R19 consumers removed", run: (scaled) => removals(scaled(100)) },
+  {
+    name: "R19 everybody",
+    run: (scaled) => mass({ ...FULL_MASS, rounds: scaled(FULL_MASS.rounds) }),
+  },
+  { name: "R19 too little memory", run: () => scarce({ instances: 200, messages: 50_000 }) },
   {
     name: "R20 restarts",
     run: (scaled) => restarts({ messages: scaled(10_000_000), restarts: scaled(100) }),

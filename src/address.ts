@@ -62,6 +62,7 @@ export function parseAddress(text: string): Address {
     throw new OrchestratorError(
       "misuse",
       `Cannot use socket path ${JSON.stringify(text)}: ${fault}`,
+      { hint: "choose another path, which may be relative: ./orchestrator.socket" },
     );
   }
   return { kind: "unix", path: text };

@@ -3,7 +3,7 @@
 // What can be typed stands in `cli/commands.ts`, what it does in `cli/run.ts`. This file wires them
 // and is the one place where errors end.
 
-import { type Asked, errorDocument, exitCode, formatError } from "./cli/print.ts";
+import type { Asked } from "./cli/print.ts";
 import { parseCommand } from "./cli/parse.ts";
 import { RUN } from "./cli/run.ts";
 import { Session } from "./cli/session.ts";
@@ -52,6 +52,7 @@ export async function main(
     return await Promise.race([run(), terminal.interrupted.then(() => INTERRUPTED)]);
   } catch (error) {
     if (error instanceof ClosedPipe) return 0;
+    const { errorDocument, exitCode, formatError } = await import("./cli/print.ts");
     terminal.report(
       argv.includes("--json")
         ? errorDocument(error, asked)

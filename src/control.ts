@@ -1,11 +1,13 @@
 // Server side of the control socket: who comes in, how many at once, and who is turned away.
 
+import { isLoopback } from "./address.ts";
 import type { Access, Verdict } from "./control/access.ts";
 import { type ConnectionOptions, ControlConnection } from "./control/connection.ts";
 import { OrchestratorError } from "./errors.ts";
 import {
   CONTROL_RESERVED_DESCRIPTORS,
   DESCRIPTORS_SCARCE_MS,
+  MAX_ADDRESS_CONNECTIONS,
   MAX_CONTROL_CONNECTIONS,
 } from "./limits.ts";
 import { encodeError } from "./protocol.ts";
@@ -33,7 +35,8 @@ const LINGERERS = 16;
 /** Accepts control connections, up to a limit. */
 export class ControlServer {
   readonly #options: ControlOptions;
-  readonly #open: Set<ControlConnection> = new Set();
+  /** Each with the address of the other machine, if it comes from one. */
+  readonly #open: Map<ControlConnection, string | undefined> = new Map();
   /** Connections of which it is not known yet who they are. */
   #judged = 0;
   /** How many connections there may be now. */
@@ -54,6 +57,10 @@ export class ControlServer {
     if (isCrowded && !this.#displace(refusal)) {
       // Who lingers holds a descriptor: a few may, so that they read why.
       return turnAway(connection, refusal, descriptor < maxDescriptor + LINGERERS);
+    }
+    const from = otherMachine(connection);
+    if (from !== undefined && this.#countFrom(from) >= MAX_ADDRESS_CONNECTIONS) {
+      return turnAway(connection, monopoly(from));
     }
     const { origin } = connection;
     const verdict = origin === undefined ? OURS : this.#options.access.judge(origin);
@@ -97,6 +104,10 @@ export class ControlServer {
     };
   }
 
+  #countFrom(address: string): number {
+    return [...this.#open.values()].filter((from) => from === address).length;
+  }
+
   /** Descriptors are scarce: for a moment, there are no more connections than now. */
   #bound(): void {
     this.#most = Math.min(this.#most, this.#open.size + this.#judged);
@@ -108,7 +119,7 @@ export class ControlServer {
 
   /** The oldest client that has never asked for anything makes room for one that may. */
   #displace(reason: OrchestratorError): boolean {
-    for (const control of this.#open) {
+    for (const control of this.#open.keys()) {
       if (control.hasAsked) continue;
       this.#open.delete(control);
       control.displace(reason);
@@ -128,7 +139,7 @@ export class ControlServer {
       return turnAway(connection, error);
     }
     const control = new ControlConnection(this.#options, connection, this.#nextId++, verdict);
-    this.#open.add(control);
+    this.#open.set(control, otherMachine(connection));
     return {
       data: (chunk) => control.receive(chunk),
       drain: () => control.drain(),
@@ -143,8 +154,20 @@ export class ControlServer {
   /** Ends every connection, after the responses that are still unsent. */
   close(): void {
     this.#cancelBound?.();
-    for (const control of this.#open) control.finish();
+    for (const control of this.#open.keys()) control.finish();
   }
+}
+
+function otherMachine({ origin }: Connection): string | undefined {
+  if (origin?.kind !== "tcp" || isLoopback(origin.remote.address)) return undefined;
+  return origin.remote.address;
+}
+
+function monopoly(address: string): OrchestratorError {
+  return new OrchestratorError(
+    "limit_exceeded",
+    `Cannot accept connection: ${MAX_ADDRESS_CONNECTIONS} are open from ${address}, which is the limit for one machine; try again later`,
+  );
 }
 
 /** A connection whose origin nobody knows was made by this process itself. */

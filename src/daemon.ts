@@ -1,11 +1,11 @@
 // The daemon's composition root: options, wiring, signals, the order of shutdown.
 //
 //   start:  options → lock → state → guard → what a killed daemon left is ended → UDP → control
-//           socket → instances and links of before → "listening"
+//           socket → the state tells of us → instances and links of before → "listening"
 //   end:    no new control connections → instances stop → telemetry is handed over → state is
 //           closed → sockets and folder are removed → the log is written out
 
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import {
@@ -16,28 +16,26 @@ import {
   type TcpAddress,
 } from "./address.ts";
 import { openCgroups } from "./host/cgroup.ts";
+import { releaseCode } from "./host/code.ts";
 import { openAccess, readTls, tcpWarning } from "./daemon/access.ts";
 import { claimSocket, instanceSocketPath, takeInstanceFolder } from "./daemon/claim.ts";
 import { ControlServer } from "./control.ts";
 import { bindDatagram, type DatagramSocket } from "./datagram.ts";
-import { messageChain, OrchestratorError } from "./errors.ts";
+import { hinted, messageChain, OrchestratorError } from "./errors.ts";
 import { descriptorLimit, isSignalIgnored, LineWriter, makePrivateFolder } from "./files.ts";
 import { Guard } from "./host/guard.ts";
 import { Histories } from "./output/history.ts";
 import { type Host, systemHost } from "./host.ts";
-import { CONTROL_RESERVED_DESCRIPTORS, FLUSH_MS, KILL_WAIT_MS } from "./limits.ts";
-import { Log, parseLogFilter, type TargetLog } from "./log.ts";
+import { CONTROL_RESERVED_DESCRIPTORS, FLUSH_MS } from "./limits.ts";
+import { Log, parseLogFilter } from "./log.ts";
 import { openNotifier } from "./host/notify.ts";
 import { type DaemonOptions, parseDaemonOptions, parsePeer } from "./daemon/options.ts";
+import { Rest } from "./daemon/rest.ts";
+import { claimState, closeMemory, openMemory, takeOver } from "./daemon/state.ts";
 import { Orchestrator } from "./orchestrator.ts";
-import { bootId } from "./host/processes.ts";
+import { OutboxPool } from "./queue.ts";
 import { isIP } from "./ip.ts";
-import type { StoredInstance } from "./store/records.ts";
-import { recover } from "./supervisor/recovery.ts";
 import { connect, listen, type Listener } from "./socket.ts";
-import { ephemeralState, openState, type State, stateFolders } from "./store/state.ts";
-import type { Store } from "./store.ts";
-import { formatProcesses } from "./supervisor/tree.ts";
 import { TelemetryExporter } from "./telemetry.ts";
 
 /** A running daemon. */
@@ -58,8 +56,17 @@ export interface Daemon {
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const onFault = (error: unknown): void => {
     const stack = error instanceof Error ? error.stack : undefined;
+    if (isOutOfMemory(error)) {
+      pool.relieve(); // before anything else: all else needs memory
+      daemonLog.error("run", "out of memory: half of what waits is dropped", {
+        max_queue: pool.maxBytes,
+        stack,
+      });
+      return;
+    }
     daemonLog.error("run", `defect: ${messageChain(error).join(": ")}`, { stack });
   };
+  const pool = new OutboxPool(options.maxQueueBytes);
   const host = systemHost(onFault);
   const filter = parseLogFilter(options.log);
   const log = new Log(filter, options.writeLog, host.wallMs);
@@ -94,7 +101,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     });
     undo.push(() => guard.close());
     const { instances, links } = state.store.load();
-    const before = await takeOver(state.store, instances, runId, host, daemonLog);
+    const before = await takeOver(state.store, instances, host, daemonLog);
     const telemetry =
       options.telemetry === undefined
         ? undefined
@@ -118,14 +125,13 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       },
       telemetry,
       histories: openHistories(options, join(state.folder, "output"), log, host),
-      maxQueueBytes: options.maxQueueBytes,
+      pool,
       guard,
       newMark: () => `${runId}.${++runs}`,
       newCgroup: (mark) => cgroups?.make(mark),
       random: Math.random,
       onFault,
     });
-    orchestrator.journal.record("daemon_started", undefined, { pid: process.pid, before });
     const socket = await bindPeers(options, orchestrator, onFault);
     if (socket !== undefined) {
       undo.push(() => socket.close());
@@ -144,13 +150,11 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       now: host.now,
       onFault,
     });
-    const listener: Listener = listen(
-      options.control,
-      (connection) => server.accept(connection),
-      onFault,
-      tls,
-    );
+    const listener = openControl(options, server, onFault, tls);
     undo.push(() => listener.stop());
+    // From here on the state tells of us: what came to nothing before has left no trace in it.
+    claimState(state.store, runId);
+    orchestrator.journal.record("daemon_started", undefined, { pid: process.pid, before });
     // Nothing may fail from here on: what is started would outlive us. Nobody is served before.
     orchestrator.restore(instances, links);
     log.target("control").info("run", "listening", { socket: formatAddress(listener.address) });
@@ -158,15 +162,25 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     if (warning !== undefined) daemonLog.warn("run", warning);
     if (state.isKept) daemonLog.info("run", "keeping state", { folder: state.folder });
     else daemonLog.info("run", "keeping no state after the end");
+    const rest = new Rest({
+      after: host.after,
+      now: host.now,
+      onRest: () => void releaseCode().catch(onFault),
+    });
+    orchestrator.journal.follow(({ kind }) => {
+      if (kind === "started") rest.stir();
+    });
     const notifier = await openNotifier(options.env, daemonLog);
     notifier?.ready();
     let ending: Promise<void> | undefined;
     const end = async (): Promise<void> => {
       notifier?.stopping();
+      rest.close();
       listener.stop();
       await orchestrator.shutDown();
       orchestrator.journal.record("daemon_stopped", undefined, { pid: process.pid });
       await telemetry?.close(FLUSH_MS);
+      await orchestrator.commit(); // the last answers wait for it
       server.close();
       socket?.close();
       guard.close();
@@ -195,83 +209,28 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   }
 }
 
+/** Whether the system gave no memory, where it does not end who asks for too much. */
+function isOutOfMemory(error: unknown): boolean {
+  return error instanceof RangeError && error.message === "Out of memory";
+}
+
 /** What tells the runs of this daemon from those of every other one. */
 function newRunId(): string {
   return crypto.randomUUID().replaceAll("-", "").slice(0, 16);
 }
 
-/**
- * The state of before, or an empty one. Where the place was not asked for and cannot be had, the
- * daemon runs without a memory, and says so: it is of use all the same.
- * @throws `already_exists`, `permission_denied`, `state_unusable` or `io`
- */
-function openMemory(options: DaemonOptions, runtimeFolder: string, log: TargetLog): State {
-  const { control, env, ephemeral, stateDir } = options;
-  if (ephemeral === true) return ephemeralState(runtimeFolder);
-  if (stateDir !== undefined) return openState([stateDir]);
-  if (control.kind === "tcp" && control.port === 0) {
-    log.info("run", "remembering nothing: the port is another one next time", {
-      hint: "--state-dir DIR",
-    });
-    return ephemeralState(runtimeFolder);
-  }
+/** @throws `io` if it cannot listen there */
+function openControl(
+  { control }: DaemonOptions,
+  server: ControlServer,
+  onFault: (error: unknown) => void,
+  tls: ReturnType<typeof readTls>,
+): Listener {
   try {
-    return openState(stateFolders(control, env));
+    return listen(control, (connection) => server.accept(connection), onFault, tls);
   } catch (error) {
-    const isPlace =
-      error instanceof OrchestratorError && (error.code === "misuse" || error.code === "io");
-    if (!isPlace || hasState(control, env)) throw error;
-    log.warn("run", "remembering nothing: the state has no place", {
-      error: messageChain(error).join(": "),
-      hint: "--state-dir DIR",
-    });
-    return ephemeralState(runtimeFolder);
-  }
-}
-
-/** Whether there is something to remember: it is not passed over. */
-function hasState(control: Address, env: DaemonOptions["env"]): boolean {
-  try {
-    return existsSync(join(stateFolders(control, env).at(-1) as string, "state.db"));
-  } catch {
-    return false; // the environment names no place
-  }
-}
-
-/**
- * Ends what a killed daemon has left, before anything is started again.
- * @returns how the one before has ended
- */
-async function takeOver(
-  store: Store,
-  instances: readonly StoredInstance[],
-  runId: string,
-  host: Host,
-  log: TargetLog,
-): Promise<"none" | "stopped" | "killed"> {
-  const former = store.get("run_id");
-  const wasStopped = store.get("ended") === "stopped";
-  if (former !== undefined && !wasStopped) {
-    const runs = instances.flatMap(({ run }) => run ?? []);
-    const left = await recover(host, { runId: former, runs, bootId: bootId() }, KILL_WAIT_MS);
-    if (left.length > 0) {
-      log.error("run", "cannot end what the daemon of before has started", {
-        left: formatProcesses(left),
-      });
-    }
-  }
-  store.set("run_id", runId);
-  store.set("ended", "no");
-  store.commit();
-  return former === undefined ? "none" : wasStopped ? "stopped" : "killed";
-}
-
-function closeMemory(state: State, log: TargetLog): void {
-  try {
-    state.store.set("ended", "stopped");
-    state.close();
-  } catch (error) {
-    log.error("run", "cannot write the state", { error: messageChain(error).join(": ") });
+    const files = tls === undefined ? "" : ", or look at what --tls-cert and --tls-key name";
+    throw hinted(error, `choose another --control-socket${files}`);
   }
 }
 
@@ -299,6 +258,8 @@ function openHistories(options: DaemonOptions, folder: string, log: Log, host: H
   });
 }
 
+const IPC_HINT = "choose another --ipc-socket";
+
 async function bindPeers(
   { ipc: address, peers }: DaemonOptions,
   orchestrator: Orchestrator,
@@ -310,7 +271,9 @@ async function bindPeers(
     { ...address, host },
     (datagram, from, port) => orchestrator.receiver.receive(datagram, from, port),
     onFault,
-  );
+  ).catch((error: unknown) => {
+    throw hinted(error, IPC_HINT);
+  });
   if (peers !== undefined) orchestrator.receiver.listenTo(await resolvePeers(peers));
   orchestrator.useSocket(socket);
   return socket;
@@ -331,6 +294,7 @@ async function resolvePeers(peers: readonly string[]): Promise<ReadonlySet<strin
     } catch (cause) {
       throw new OrchestratorError("io", `Cannot listen to the peer ${JSON.stringify(peer)}`, {
         cause,
+        hint: "name an address, or leave out this --peer",
       });
     }
   }
@@ -344,6 +308,7 @@ async function resolveHost(address: TcpAddress): Promise<string> {
   } catch (error) {
     throw new OrchestratorError("io", `Cannot listen on ${formatAddress(address)} (UDP)`, {
       cause: error,
+      hint: IPC_HINT,
     });
   }
 }
@@ -368,7 +333,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   const signals = new Signals(log);
   let daemon: Daemon;
   try {
-    const options = parseDaemonOptions(argv, process.env);
+    const options = readOptions(argv);
     if (typeof options === "string") {
       process.stdout.write(options);
       return 0;
@@ -389,6 +354,15 @@ export async function main(argv: readonly string[]): Promise<number> {
   await daemon.stop();
   log.flush();
   return 0;
+}
+
+/** @throws `misuse` */
+function readOptions(argv: readonly string[]): ReturnType<typeof parseDaemonOptions> {
+  try {
+    return parseDaemonOptions(argv, process.env);
+  } catch (error) {
+    throw hinted(error, "--help prints all options");
+  }
 }
 
 function reportFatal(error: unknown, log: LineWriter): number {

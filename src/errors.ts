@@ -39,6 +39,12 @@ export class OrchestratorError extends Error {
   }
 }
 
+/** A refusal that says nothing of what to try next says this; other errors are left as they are. */
+export function hinted(error: unknown, hint: string): unknown {
+  if (!(error instanceof OrchestratorError) || error.hint !== undefined) return error;
+  return new OrchestratorError(error.code, error.message, { cause: error.cause, hint });
+}
+
 /** The messages of an error and its causes, outermost first, each one sentence without newlines. */
 export function messageChain(error: unknown): string[] {
   const chain: string[] = [];
@@ -65,6 +71,7 @@ function describe(error: unknown): string {
   const errno = (error as { errno?: unknown }).errno;
   const code = systemCode(error);
   if (code === "ENOTFOUND") return "no such host"; // its errno is not the system's
+  if (code === "ENOSPC") return "the disk is full"; // as the state says, which learns it from SQLite
   if (code !== undefined && typeof errno === "number" && errno !== 0) {
     // Loaded when something has gone wrong: it takes longer than most commands do.
     const { getSystemErrorMessage } = require("node:util") as typeof import("node:util");

@@ -2,9 +2,11 @@
 
 import { Database } from "bun:sqlite";
 import {
+  accessSync,
   chmodSync,
   closeSync,
   constants,
+  existsSync,
   fstatSync,
   fsyncSync,
   lstatSync,
@@ -80,9 +82,18 @@ function explainLock(error: unknown, path: string): unknown {
   const found = statSync(folder, { throwIfNoEntry: false });
   if (found === undefined) return new Error(`the folder ${folder} does not exist`);
   if (!found.isDirectory()) return new Error(`${folder} is not a folder`);
-  return (error as { code?: unknown }).code === "SQLITE_CANTOPEN"
-    ? new Error(`the folder ${folder} is not writable`)
-    : error;
+  if ((error as { code?: unknown }).code !== "SQLITE_CANTOPEN") return error;
+  return new Error(`the folder ${folder} is not writable`, { cause: reasonAgainst(folder) });
+}
+
+/** Why nothing can be made in a folder, by the system's word; undefined if it does not say. */
+function reasonAgainst(folder: string): unknown {
+  try {
+    accessSync(folder, constants.W_OK);
+    return undefined;
+  } catch (error) {
+    return error;
+  }
 }
 
 /** The process that holds a lock of `tryLock`, by the system's own list, if that is to be seen. */
@@ -144,13 +155,16 @@ export function readSecret(path: string): string {
 /** Reads certificates or a key. @throws `io` if there are none to be read */
 export function readPem(path: string): string {
   const subject = `Cannot use the file ${JSON.stringify(path)}`;
+  const hint = "name a file that you may read, with lines of PEM";
   let text: string;
   try {
     text = readFileSync(path, "utf8");
   } catch (cause) {
-    throw new OrchestratorError("io", subject, { cause });
+    throw new OrchestratorError("io", subject, { cause, hint });
   }
-  if (!text.includes("-----BEGIN ")) throw new OrchestratorError("io", `${subject}: it is no PEM`);
+  if (!text.includes("-----BEGIN ")) {
+    throw new OrchestratorError("io", `${subject}: it is no PEM`, { hint });
+  }
   return text;
 }
 
@@ -190,6 +204,11 @@ export function makePrivateFolder(path: string): boolean {
     );
   }
   return false;
+}
+
+/** Whether there is something at a path that we may look at. */
+export function isThere(path: string): boolean {
+  return existsSync(path);
 }
 
 /**

@@ -10,6 +10,9 @@ const MIB = 1024 * KIB;
 /** Open control connections. Leaves most file descriptors to instances; a refusal names the limit. */
 export const MAX_CONTROL_CONNECTIONS = 256;
 
+/** Of these, from one other machine: none can keep the rest out. */
+export const MAX_ADDRESS_CONNECTIONS = 64;
+
 /** Body of one control request. The largest legal request is far smaller; this stops a runaway peer. */
 export const MAX_REQUEST_BYTES: number = 1 * MIB;
 
@@ -279,9 +282,12 @@ export const MAX_EVENT_BYTES: number = 4 * KIB;
 export const EVENT_PRUNE_COUNT = 1_000;
 export const EVENT_PRUNE_MS: number = 24 * 3_600_000;
 
-/** Write-ahead log of the state; beyond it a commit moves it into the file, which takes two more syncs
- * for some fifteen commits. A larger one would hold room that a full disk needs. */
-export const MAX_STATE_LOG_BYTES: number = 256 * KIB;
+/** Write-ahead log of the state; beyond it it is moved into the file while everything goes on, and at
+ * twice that at once. A longer one would hold room that a full disk needs. */
+export const STATE_LOG_BYTES: number = 128 * KIB;
+
+/** The same while the disk stalls: beyond it a commit waits for the disk. */
+export const MAX_STATE_LOG_BYTES: number = 4 * MIB;
 
 /** Wait for another program that locks the state: everything waits with us. */
 export const STATE_BUSY_MS = 100;
@@ -331,3 +337,11 @@ export const MAX_REMEMBERED = 256;
  * list children: some 20 ms, in which nothing else is done. The newest first; others have other traces.
  */
 export const MAX_PARENTS_LOOK = 1_024;
+
+/** So many were started, and then none for so long: the daemon is at rest, and gives back what that took.
+ * Fewer leave little that is not needed again at once. */
+export const REST_STARTS = 50;
+export const REST_MS = 2_000;
+
+/** Not more often than that: it costs a millisecond, and some faults afterwards. */
+export const REST_INTERVAL_MS = 60_000;

@@ -242,6 +242,8 @@ export class RateLimited {
 }
 
 const UNSAFE = /[\p{Cc}\p{Zl}\p{Zp}\p{Cs}\p{Bidi_Control}]/gu;
+/** Most texts are of these alone, which is seen sooner than what a class of Unicode is not in. */
+const PRINTABLE = /^[ -~]*$/;
 const NAMED_ESCAPES: Readonly<Record<string, string>> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
 
 /**
@@ -249,6 +251,7 @@ const NAMED_ESCAPES: Readonly<Record<string, string>> = { "\n": "\\n", "\r": "\\
  * control characters, line separators, lone surrogates and marks of direction.
  */
 export function escapeText(text: string): string {
+  if (PRINTABLE.test(text)) return text;
   return text.replaceAll(
     UNSAFE,
     (character) =>

@@ -1,10 +1,11 @@
 // What is remembered on disk, and when: changes are gathered, made durable together, or taken back.
 //
-//   change ──► open transaction ──► commit (before any answer) ──► durable
+//   change ──► open transaction ──► commit ──► on the disk ──► answer
 //                    └── disk full, … ──► rolled back, undone in memory, and the answer says so
 //
-// What happens by itself (a process has ended) is written a moment later, again and again until it
-// can be; what somebody asked for is refused if it cannot be remembered.
+// A commit outlives this process, and takes no time; that the disk has it is waited for off the event
+// loop, and only where somebody has asked. What happens by itself (a process has ended) is written a
+// moment later, again and again until it can be; what somebody asked for is refused if it cannot be.
 
 import { messageChain, OrchestratorError } from "./errors.ts";
 import type { EventInfo } from "./protocol/info.ts";
@@ -18,7 +19,7 @@ import type { Store } from "./store.ts";
 export interface Batch {
   /** How many changes were asked for. */
   changes: number;
-  /** Why they were taken back. */
+  /** Why they were taken back, or may be lost when the machine stops. */
   error: OrchestratorError | undefined;
 }
 
@@ -38,6 +39,10 @@ export class Memory implements EventStore {
   /** Instances whose process stands otherwise than the store says. */
   readonly #dirtyRuns: Set<InstanceId> = new Set();
   #cancelCommit: (() => void) | undefined;
+  /** Committed, asked for, and perhaps not on the disk yet. */
+  #unsynced: Batch[] = [];
+  /** Settles when all batches before these are on the disk, or hold why not. */
+  #syncing: Promise<void> | undefined;
 
   constructor(options: MemoryOptions) {
     this.#options = options;
@@ -92,7 +97,27 @@ export class Memory implements EventStore {
     return this.#options.store.seqBefore(query);
   }
 
-  /** Makes everything durable that was changed; what was asked for and cannot be is undone. */
+  /**
+   * Commits; settles when everything that somebody has asked for is on the disk. Batches of which
+   * that is not certain hold the error. Undefined if there is nothing to wait for.
+   */
+  durable(): Promise<void> | undefined {
+    this.commit();
+    if (this.#unsynced.length === 0) return this.#syncing;
+    const batches = this.#unsynced;
+    this.#unsynced = [];
+    const synced = this.#options.store.sync();
+    if (synced === undefined) return undefined;
+    const syncing = synced
+      .catch((cause: unknown) => this.#doubt(batches, cause))
+      .finally(() => {
+        if (this.#syncing === syncing) this.#syncing = undefined;
+      });
+    this.#syncing = syncing;
+    return syncing;
+  }
+
+  /** Hands everything that was changed to the system; what was asked for and cannot be is undone. */
   commit(): void {
     const { store, saveRun } = this.#options;
     this.#cancelCommit?.();
@@ -107,12 +132,26 @@ export class Memory implements EventStore {
     }
     this.#dirtyRuns.clear();
     this.#undos = [];
+    if (this.#batch.changes > 0) this.#unsynced.push(this.#batch);
     this.#batch = { changes: 0, error: undefined };
   }
 
   /** Commits a moment later, for what nobody waits for. */
   commitSoon(ms: number = COMMIT_WAIT_MS): void {
     this.#cancelCommit ??= this.#options.after(ms, () => this.commit());
+  }
+
+  /** The disk does not say that it has them: they hold, and that is all that is certain. */
+  #doubt(batches: readonly Batch[], cause: unknown): void {
+    const error = new OrchestratorError(
+      "io",
+      "The disk does not confirm the change: it holds, and may be forgotten when the machine stops",
+      { cause },
+    );
+    for (const batch of batches) batch.error = error;
+    this.#options.log.warn("sync", "run", "cannot bring the state to the disk", {
+      error: messageChain(cause).join(": "),
+    });
   }
 
   /** The store has taken back everything since the last commit: so does what is in memory. */

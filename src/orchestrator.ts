@@ -46,8 +46,8 @@ export interface OrchestratorOptions {
   readonly telemetry: TelemetryExporter | undefined;
   /** Where the output of instances is kept. */
   readonly histories: Histories;
-  /** What all queues together may hold. */
-  readonly maxQueueBytes?: number | undefined;
+  /** What all queues share. */
+  readonly pool?: OutboxPool;
   /** Is told of every process, to end it if we cannot. */
   readonly guard: Pick<Guard, "add" | "remove">;
   /** A mark that no other run has. */
@@ -96,7 +96,7 @@ export class Orchestrator {
       },
     });
     this.#journal = new Journal(this.#memory, host.wallMs, host.after);
-    this.#pool = new OutboxPool(options.maxQueueBytes);
+    this.#pool = options.pool ?? new OutboxPool();
     this.#notices = new Notices(
       (id, typeName, notice) => this.#instances.get(id)?.port.notice(typeName, notice),
       host.after,
@@ -152,9 +152,9 @@ export class Orchestrator {
     return this.#memory.batch;
   }
 
-  /** Makes every change durable; a batch that cannot be is undone, and holds the error. */
-  commit(): void {
-    this.#memory.commit();
+  /** As `Memory.durable()`. */
+  commit(): Promise<void> | undefined {
+    return this.#memory.durable();
   }
 
   /** From now on links may lead to other orchestrators. */
@@ -178,7 +178,7 @@ export class Orchestrator {
         });
       }
     }
-    this.collect();
+    void this.collect();
     this.#options.histories
       .sweep(new Set(this.#instances.sorted().map(({ id }) => id)))
       .catch((error: unknown) => this.#options.onFault(error));
@@ -211,7 +211,7 @@ export class Orchestrator {
       () => {
         void this.#discard(instance);
         // What is undone after this may use its binary again.
-        if (binary !== null) this.#options.host.after(0, () => this.collect());
+        if (binary !== null) this.#options.host.after(0, () => void this.collect());
       },
     );
     if (uploaded !== undefined) this.#record("uploaded", instance, { ...uploaded });
@@ -258,7 +258,7 @@ export class Orchestrator {
     instance.supervisor.checkRemove();
     this.#memory.forget((store) => store.removeInstance(id), `Cannot remove instance "${id}"`);
     void this.#discard(instance);
-    this.collect();
+    void this.collect();
     this.#record("removed", instance);
   }
 
@@ -345,7 +345,7 @@ export class Orchestrator {
     }, "Cannot clear");
     this.#links.drop(links);
     const discarded = removed.map((instance) => this.#discard(instance));
-    this.collect();
+    void this.collect();
     for (const instance of removed) this.#record("removed", instance);
     await this.#atMost(FLUSH_MS, discarded);
     if (faults.length > 0) {
@@ -361,9 +361,8 @@ export class Orchestrator {
     this.#instances.isEnding = true;
     const instances = this.#instances.all();
     for (const instance of instances) instance.isRemoving = true;
-    const log = this.#options.log.target("orchestrator");
     for (const fault of await this.#stopAll(instances)) {
-      log.error("run", messageChain(fault).join(": "));
+      this.#options.log.target("orchestrator").error("run", messageChain(fault).join(": "));
     }
     await Promise.all(instances.map(({ supervisor }) => supervisor.swept()));
     const last = instances.map(({ output }) => output.quiet());
@@ -386,8 +385,8 @@ export class Orchestrator {
   /** The answer to `Info` as JSON. */
   info(): JsonPieces {
     const { host, telemetry } = this.#options;
-    const instances = this.#instances.sorted();
-    return encodeInfo(instances, this.#links.info(), telemetry, this.receiver, host);
+    const [instances, links] = [this.#instances.sorted(), this.#links.info()];
+    return encodeInfo(instances, links, telemetry, this.receiver, host);
   }
 
   async #stopAll(instances: readonly Instance[]): Promise<unknown[]> {
@@ -425,7 +424,7 @@ export class Orchestrator {
           log.target("audit").info("run:instance", "change asked for", { ...asked, result });
         try {
           const batch = await (kind === "Start" ? this.start(id, request.priority) : this.stop(id));
-          this.#memory.commit();
+          await this.commit();
           if (batch.error !== undefined) throw batch.error;
           tell("done");
         } catch (error) {
@@ -472,8 +471,9 @@ export class Orchestrator {
     cancel();
   }
 
-  /** Removes uploaded programs that no instance has any more. */
-  collect(): void {
+  /** Removes uploaded programs that no instance has any more, once the disk knows that. */
+  async collect(): Promise<void> {
+    await this.#memory.durable();
     if (this.#instances.isEnding) return; // nobody is registered any more, and all is to stay
     const used = this.#instances.all().flatMap(({ binary }) => binary ?? []);
     try {

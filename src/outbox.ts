@@ -133,7 +133,7 @@ export class Outbox implements Target {
       this.#isFull = taken < bytes.length;
     }
     this.#settle();
-    slimFront(this.#segments.first);
+    slimFront(this.#segments.first, this.#pool);
   }
 
   /** As many queued bytes as make one efficient write: a view, or small stretches gathered. */
@@ -176,6 +176,9 @@ export class Outbox implements Target {
     if (length === 0 || !this.#backlog.enter(queue, length, left)) return;
     if (length > GATHER_FRAME_BYTES) {
       this.#segments.append(queue, type, dialect, chunk, from, to, rest, left);
+    } else if (this.#write === undefined || this.#isFull) {
+      // Nothing of it can leave in this turn: it goes where it would be settled.
+      this.#segments.store(queue, type, dialect, chunk, from, to, left);
     } else this.#gather(queue, type, dialect, chunk, from, to, left);
   }
 
@@ -217,8 +220,9 @@ export class Outbox implements Target {
   #settle(): void {
     for (let segment = this.#segments.unsettled; segment !== undefined; segment = segment.next) {
       const { chunk } = segment;
-      if (chunk === this.#scratch || this.#pool.translator.owns(chunk)) copyIntoBlock(segment);
-      else if (!slim(segment)) continue;
+      if (chunk === this.#scratch || this.#pool.translator.owns(chunk))
+        copyIntoBlock(segment, this.#pool);
+      else if (segment.block !== undefined || !slim(segment, this.#pool)) continue;
       this.#segments.merge(segment);
     }
     this.#segments.unsettled = undefined;

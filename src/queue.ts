@@ -5,7 +5,7 @@
 // "Delivered" means that the kernel took the last byte. A queue knows its bounds and who waits for
 // room in it; which of its messages go out, and when, is its outbox's business.
 
-import { GATHER_BLOCK_BYTES, MAX_TOTAL_QUEUE_BYTES } from "./limits.ts";
+import { GATHER_BLOCK_BYTES, MAX_FRAME_BYTES, MAX_TOTAL_QUEUE_BYTES } from "./limits.ts";
 import type { Dialect, Run } from "./message.ts";
 import type { TypeName } from "./message/typename.ts";
 import { DEFAULT_LINK_SETTINGS, type LinkSettings } from "./model.ts";
@@ -20,6 +20,14 @@ export type DropReason =
   | "target_gone" // the target exited or was removed with the message queued
   | "unreachable"; // the other orchestrator's address refused the datagram
 
+/** Memory that one queue's small stretches are copied to. When none lies in it any more, it is used again. */
+export interface Block {
+  readonly bytes: Buffer;
+  filled: number;
+  /** How many segments lie in it. */
+  segments: number;
+}
+
 /** A stretch of one link's messages in an outbox. Forms two lists: of the outbox and of its queue. */
 export interface Segment {
   readonly queue: LinkQueue;
@@ -27,6 +35,8 @@ export interface Segment {
   /** Undefined for our own control messages, which are never translated. */
   readonly type: TypeName | undefined;
   chunk: Buffer;
+  /** The block that is its chunk, if it was copied. */
+  block: Block | undefined;
   start: number;
   end: number;
   /** What its only message has behind its chunk; `end` then counts as if all were one. */
@@ -74,9 +84,8 @@ export class LinkQueue {
   settings: LinkSettings;
   first: Segment | undefined;
   last: Segment | undefined;
-  /** The block that its small stretches are copied to, and how much of it is in use. */
-  block: Buffer | undefined;
-  blockFilled = 0;
+  /** The block that its small stretches are copied to. */
+  block: Block | undefined;
   /** The outbox of its target, once a message has come. */
   owner: QueueOwner | undefined;
   readonly #onDrop: ((reason: DropReason, count: number) => void) | undefined;
@@ -131,13 +140,24 @@ export class LinkQueue {
 /** What all queues share: the bound of them together, spare scratch blocks, the translator. */
 export class OutboxPool {
   usedBytes = 0;
-  readonly maxBytes: number;
+  #maxBytes: number;
   readonly translator: Translator = new Translator();
   readonly #blocks: Buffer[] = [];
   readonly #queues: Set<LinkQueue> = new Set();
 
   constructor(maxBytes: number = MAX_TOTAL_QUEUE_BYTES) {
-    this.maxBytes = maxBytes;
+    this.#maxBytes = maxBytes;
+  }
+
+  get maxBytes(): number {
+    return this.#maxBytes;
+  }
+
+  /** The system has no more memory: from now on all queues together hold half of what they do. */
+  relieve(): void {
+    this.#maxBytes = Math.min(this.#maxBytes, Math.max(this.usedBytes >>> 1, MAX_FRAME_BYTES));
+    this.makeRoom(0);
+    for (const block of this.#blocks.splice(0)) free(block);
   }
 
   /** Counts on a queue when room is needed. */
@@ -174,7 +194,16 @@ export class OutboxPool {
     return this.#blocks.pop() ?? Buffer.allocUnsafeSlow(GATHER_BLOCK_BYTES);
   }
 
+  /**
+   * Takes back memory in which nothing lies any more. What is not kept is freed by hand: the
+   * collector would let hundreds of megabytes of it pile up.
+   */
   giveBack(block: Buffer): void {
-    if (this.#blocks.length < 64) this.#blocks.push(block);
+    if (block.length === GATHER_BLOCK_BYTES && this.#blocks.length < 64) this.#blocks.push(block);
+    else free(block);
   }
+}
+
+function free({ buffer, length }: Buffer): void {
+  if (buffer instanceof ArrayBuffer && length === buffer.byteLength) buffer.transfer(0);
 }

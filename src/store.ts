@@ -6,9 +6,25 @@
 
 import type { Database } from "bun:sqlite";
 
-import { type DatabaseOptions, explain, isFull, openDatabase } from "./store/database.ts";
+import { Checkpoint } from "./store/checkpoint.ts";
+import {
+  type DatabaseOptions,
+  explain,
+  IN_MEMORY,
+  isFull,
+  isUnsynced,
+  openDatabase,
+  PAGE_BYTES,
+} from "./store/database.ts";
 import { OrchestratorError } from "./errors.ts";
-import { EVENT_PRUNE_COUNT, EVENT_PRUNE_MS, MAX_EVENT_AGE_MS, MAX_EVENTS } from "./limits.ts";
+import {
+  EVENT_PRUNE_COUNT,
+  EVENT_PRUNE_MS,
+  MAX_EVENT_AGE_MS,
+  MAX_EVENTS,
+  MAX_STATE_LOG_BYTES,
+  STATE_LOG_BYTES,
+} from "./limits.ts";
 import type { InstanceId, LinkKey } from "./model.ts";
 import {
   decodeEvent,
@@ -29,6 +45,11 @@ import {
   type StoredStatus,
   type Value,
 } from "./store/records.ts";
+import { type FileSyncer, Syncer } from "./store/syncer.ts";
+
+export interface StoreOptions extends DatabaseOptions {
+  readonly openSyncer?: (path: string) => FileSyncer;
+}
 
 /** What is registered, each in the order in which it was added. */
 export interface Registered {
@@ -59,9 +80,16 @@ export class Store {
   #lastSeq: number;
   #unpruned = 0;
   #prunedAt = 0;
+  /** Nothing of what is in memory only. */
+  readonly #log: { readonly syncer: FileSyncer; readonly checkpoint: Checkpoint } | undefined;
+  /** The disk has refused some of the log once, and will not say so again. */
+  #isDoubtful = false;
 
-  private constructor(database: Database) {
+  private constructor(database: Database, syncer: FileSyncer | undefined) {
     this.#database = database;
+    if (syncer !== undefined) {
+      this.#log = { syncer, checkpoint: new Checkpoint(database.filename, syncer) };
+    }
     this.#lastSeq = Number(rows(database, "SELECT coalesce(max(seq), 0) FROM events")[0]?.[0]);
   }
 
@@ -70,8 +98,10 @@ export class Store {
    * that no other daemon uses the file.
    * @throws `state_unusable` if it is damaged, newer or not ours, and then not changed; `io`
    */
-  static open(path: string, options: DatabaseOptions = {}): Store {
-    return new Store(openDatabase(path, examine, options));
+  static open(path: string, options: StoreOptions = {}): Store {
+    const database = openDatabase(path, examine, options);
+    const { openSyncer = (file) => new Syncer(file) } = options;
+    return new Store(database, path === IN_MEMORY ? undefined : openSyncer(`${path}-wal`));
   }
 
   /** Reads what is registered, with changes that are not committed yet. @throws `state_unusable`, `io` */
@@ -170,7 +200,15 @@ export class Store {
   }
 
   /**
-   * Makes all changes durable.
+   * Settles when the disk has all that is committed, and with an error if that cannot be known.
+   * Undefined for what is in memory only.
+   */
+  sync(): Promise<void> | undefined {
+    return this.#log === undefined ? undefined : this.#sync(this.#log.syncer);
+  }
+
+  /**
+   * Makes all changes outlive this process; `sync()` makes them outlive the machine.
    * @throws `io` or `state_unusable` if that, or one of the changes, failed: then all changes since
    *   the last commit are undone, and the next ones begin anew
    */
@@ -185,6 +223,7 @@ export class Store {
     const fault = this.#fault;
     this.#fault = undefined;
     if (fault !== undefined) throw fault;
+    if (this.#log !== undefined) this.#shorten(this.#log.checkpoint);
   }
 
   /** Commits, and leaves one file. @throws as `commit()` does; it is closed even then */
@@ -192,7 +231,43 @@ export class Store {
     try {
       this.commit();
     } finally {
+      this.#log?.checkpoint.close();
       this.#database.close();
+      this.#log?.checkpoint.closeFile();
+      this.#log?.syncer.close();
+    }
+  }
+
+  /** Begins to move the log into the file when it has become long; at once if it is too long for that. */
+  #shorten(checkpoint: Checkpoint): void {
+    const doubt = (error: unknown): void => {
+      // What cannot be moved the log keeps; of a sync the next change makes sure, and its answer tells.
+      if (isUnsynced(error)) this.#isDoubtful = true;
+    };
+    try {
+      const [[, pages, moved] = []] = rows(this.#database, "PRAGMA wal_checkpoint(NOOP)");
+      const bytes = Number(pages) * PAGE_BYTES;
+      const { isRunning } = checkpoint;
+      if (bytes >= (isRunning ? MAX_STATE_LOG_BYTES : 2 * STATE_LOG_BYTES)) {
+        checkpoint.abandon();
+        this.#database.run("PRAGMA wal_checkpoint(PASSIVE)");
+      } else if (!isRunning && bytes - Number(moved) * PAGE_BYTES >= STATE_LOG_BYTES) {
+        checkpoint.run().catch(doubt);
+      }
+    } catch (error) {
+      doubt(error);
+    }
+  }
+
+  async #sync(syncer: FileSyncer): Promise<void> {
+    try {
+      if (!this.#isDoubtful) await syncer.sync();
+      // What the system could not write it counts as written: only the file can make up for the log.
+      if (this.#isDoubtful) this.#moveAll();
+      this.#isDoubtful = false;
+    } catch (error) {
+      this.#isDoubtful = true;
+      throw explain(error, "write", this.#database.filename);
     }
   }
 
@@ -212,10 +287,16 @@ export class Store {
     try {
       if (this.#database.inTransaction) this.#database.run("ROLLBACK");
       // The room that the write-ahead log takes on a full disk is what the next change needs.
-      if (isFull(error)) this.#database.run("PRAGMA wal_checkpoint(TRUNCATE)");
+      if (isFull(error)) this.#moveAll();
     } catch {
       // What stands in the way now will do so in the next transaction, and its commit tells.
     }
+  }
+
+  /** Brings the log into the file, and both to the disk, while everything waits. */
+  #moveAll(): void {
+    this.#log?.checkpoint.abandon();
+    this.#database.run("PRAGMA wal_checkpoint(TRUNCATE)");
   }
 
   #selectEvents(columns: string, query: EventQuery, end: string, count: number): Row[] {

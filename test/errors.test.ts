@@ -76,6 +76,7 @@ describe("messageChain()", () => {
       ["m"],
     ],
     ["a host that has no address", systemError("ENOTFOUND", -3_008), ["no such host"]],
+    ["a disk without room", systemError("ENOSPC", -28), ["the disk is full"]],
     ["an error code without a number", Object.assign(new Error("m"), { code: "ENOENT" }), ["m"]],
   ];
   test.each(described)("describes %s", (_, thrown, chain) => {

@@ -88,6 +88,7 @@ const LEAST: typeof HELD = [
 /** Limits that need more than a call to be met: the test of their owner, by a part of its title. */
 const ELSEWHERE: Partial<Record<Limit, readonly [file: string, title: string]>> = {
   MAX_CONTROL_CONNECTIONS: ["e2e/control.test.ts", "256 connections are served"],
+  MAX_ADDRESS_CONNECTIONS: ["e2e/access.test.ts", "64 connections from one other machine"],
   MAX_INSTANCES: ["e2e/limits.test.ts", "instances are registered"],
   MAX_LINKS: ["e2e/limits.test.ts", "links are there"],
   MAX_UPLOAD_BYTES: ["protocol.test.ts", "holds the limit of an upload"],
@@ -105,9 +106,9 @@ const REFUSES_NOBODY: Readonly<Record<string, readonly Limit[]>> = {
   "something is cut, and that is told": ["MAX_OUTPUT_LINE_BYTES", "MAX_LOG_TEXT", "MAX_CONTROL_ERROR", "MAX_EVENT_BYTES", "LAST_WORDS_BYTES", "MAX_NAMED_PROCESSES"],
   "a silent or lost peer is let go": ["FIRST_REQUEST_MS", "UPLOAD_IDLE_MS", "KEEP_ALIVE_MS", "LINGER_MS", "CONNECT_TIMEOUT_MS", "ANSWER_TIMEOUT_MS"],
   "an instance has failed, or is killed": ["MAX_RESTARTS", "RESTART_WINDOW_MS", "STOP_GRACE_MS", "KILL_WAIT_MS"],
-  "the daemon keeps descriptors, or disk, for what runs": ["RESERVED_DESCRIPTORS", "CONTROL_RESERVED_DESCRIPTORS", "DESCRIPTORS_SCARCE_MS", "MAX_STATE_BYTES", "MAX_STATE_LOG_BYTES"],
+  "the daemon keeps descriptors, or disk, for what runs": ["RESERVED_DESCRIPTORS", "CONTROL_RESERVED_DESCRIPTORS", "DESCRIPTORS_SCARCE_MS", "MAX_STATE_BYTES", "STATE_LOG_BYTES", "MAX_STATE_LOG_BYTES"],
   "our own work is done in pieces of this size": ["MAX_PIN_RATIO", "GATHER_FRAME_BYTES", "GATHER_BLOCK_BYTES", "MAX_RECORD_BYTES", "RECORD_OVERHEAD_BYTES", "HISTORY_BLOCK_BYTES", "UPLOAD_CHUNK_BYTES", "READ_TURN_MS", "SHARED_READ_TURN_MS", "SHARED_TURNS_MS", "MIN_SLICE_BYTES", "CONTROL_TURN_MS", "TABLE_SLICE_MS", "HASH_CHUNK_BYTES"],
-  "our own work waits, or is tried again": ["DIALECT_WAIT_MS", "LOG_INTERVAL_MS", "GROUP_POLL_MS", "SPOOL_PATIENCE_MS", "SPOOL_RETRY_MS", "LAST_OUTPUT_MS", "RECONNECT_MIN_MS", "RECONNECT_MAX_MS", "FLUSH_MS", "NOTICE_INTERVAL_MS", "LOG_RETRY_MS", "RESTART_DELAY_MS", "RESTART_JITTER", "RESTART_RESET_MS", "SWEEP_WAIT_MS", "STRAY_POLL_MS", "COMMIT_WAIT_MS", "COMMIT_RETRY_MS", "GUARD_LASTED_MS", "GUARD_RETRY_MS", "GUARD_RETRY_MAX_MS", "MAX_GUARD_BACKLOG_BYTES", "EVENT_PRUNE_COUNT", "EVENT_PRUNE_MS", "STATE_BUSY_MS", "FILE_CLOCK_MS"],
+  "our own work waits, or is tried again": ["DIALECT_WAIT_MS", "LOG_INTERVAL_MS", "GROUP_POLL_MS", "SPOOL_PATIENCE_MS", "SPOOL_RETRY_MS", "LAST_OUTPUT_MS", "RECONNECT_MIN_MS", "RECONNECT_MAX_MS", "FLUSH_MS", "NOTICE_INTERVAL_MS", "LOG_RETRY_MS", "RESTART_DELAY_MS", "RESTART_JITTER", "RESTART_RESET_MS", "SWEEP_WAIT_MS", "STRAY_POLL_MS", "COMMIT_WAIT_MS", "COMMIT_RETRY_MS", "GUARD_LASTED_MS", "GUARD_RETRY_MS", "GUARD_RETRY_MAX_MS", "MAX_GUARD_BACKLOG_BYTES", "EVENT_PRUNE_COUNT", "EVENT_PRUNE_MS", "STATE_BUSY_MS", "FILE_CLOCK_MS", "REST_STARTS", "REST_MS", "REST_INTERVAL_MS"],
   "the system is looked at so far": ["YOUNG_PROCESS_MS", "MAX_TABLE_LOOKS", "HELD_NUMBER_MS", "MAX_FREEZE_LOOKS", "MAX_DESCENT", "MAX_REMEMBERED", "MAX_PARENTS_LOOK"],
 }; // prettier-ignore
 

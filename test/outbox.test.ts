@@ -9,7 +9,7 @@ import {
 import type { Dialect } from "../src/message.ts";
 import type { LinkSettings } from "../src/model.ts";
 import { Outbox } from "../src/outbox.ts";
-import { LinkQueue, OutboxPool } from "../src/queue.ts";
+import { LinkQueue, OutboxPool, type Segment } from "../src/queue.ts";
 import { nativeFrame, veecleLine } from "./support/messages.ts";
 import { accounts, Kernel, queueOf, runInPieces, runOf } from "./support/outbox.ts";
 import { property } from "./support/random.ts";
@@ -1019,6 +1019,19 @@ describe("memory", () => {
     const { bytes, pinned } = inspect(queue);
     expect(bytes).toBeLessThan(110_000);
     expect(pinned).toBeLessThanOrEqual(MAX_PIN_RATIO * bytes + GATHER_BLOCK_BYTES);
+  });
+
+  test("what is dropped makes room for what comes, in the same memory", () => {
+    const maxBytes = 2 ** 20;
+    const { queue, send } = scene({ maxBytes });
+    const memory = new Set<ArrayBufferLike>();
+    for (let i = 0; i < 3_200; i++) {
+      send("x".repeat(5_000));
+      memory.add((queue.last as Segment).chunk.buffer);
+    }
+    const grown = 5; // smaller ones, while the queue was shorter
+    expect(memory.size).toBeLessThanOrEqual(maxBytes / GATHER_BLOCK_BYTES + grown + 2);
+    expect(accounts(queue)).toStartWith("3200 = 0 + ");
   });
 
   test("a target that is drained keeps no block", () => {

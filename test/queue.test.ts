@@ -1,6 +1,11 @@
 import { describe, expect, test } from "bun:test";
 
-import { GATHER_BLOCK_BYTES, MAX_QUEUE_BYTES, MAX_TOTAL_QUEUE_BYTES } from "../src/limits.ts";
+import {
+  GATHER_BLOCK_BYTES,
+  MAX_FRAME_BYTES,
+  MAX_QUEUE_BYTES,
+  MAX_TOTAL_QUEUE_BYTES,
+} from "../src/limits.ts";
 import { DEFAULT_LINK_SETTINGS } from "../src/model.ts";
 import { Outbox } from "../src/outbox.ts";
 import { type DropReason, LinkQueue, OutboxPool, type Producer } from "../src/queue.ts";
@@ -201,4 +206,15 @@ test("OutboxPool lends blocks, and keeps a limited number of those that come bac
   }
   const again = Array.from({ length: 100 }, () => pool.takeBlock());
   expect(again.filter((block) => blocks.includes(block))).toHaveLength(64);
+});
+
+test("OutboxPool holds half of what it does once the system has no more memory", () => {
+  const pool = new OutboxPool(64 * 2 ** 20);
+  pool.usedBytes = 10 * 2 ** 20;
+  expect(pool.makeRoom(2 ** 20)).toBe(true);
+  pool.relieve();
+  expect(pool.maxBytes).toBe(5 * 2 ** 20);
+  pool.usedBytes = 0;
+  pool.relieve();
+  expect(pool.maxBytes).toBe(MAX_FRAME_BYTES);
 });

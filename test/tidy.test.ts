@@ -14,6 +14,8 @@ const DOORS = [
   "datagram.ts",
   "store.ts",
   "store/database.ts",
+  "store/checkpoint.ts",
+  "store/syncer.ts",
   "store/binaries.ts",
   "files.ts",
   "host/processes.ts",
@@ -22,13 +24,22 @@ const DOORS = [
   "output/history.ts",
   "host/notify.ts",
   "host/credentials.ts",
+  "host/code.ts",
+  "host/libc.ts",
 ];
 const ENTRY_POINTS = ["main.ts", "daemon.ts", "cli.ts", "client.ts", "runtime.ts"];
 
 /** Modules without side effects, for everybody. */
 const PURE_MODULES = ["node:buffer", "node:util", "node:path"];
 /** Take so long to load that every start and every command would feel it. */
-const SLOW_MODULES = ["node:net", "node:crypto", "node:http", "node:stream", "node:tls"];
+const SLOW_MODULES = [
+  "node:net",
+  "node:crypto",
+  "node:http",
+  "node:stream",
+  "node:tls",
+  "node:tty",
+];
 
 /** What only doors and entry points may do: processes, sockets, files, clocks, chance. */
 const SYSTEM = new RegExp(

@@ -1,6 +1,6 @@
 // `runtime add`: a program and its settings become an instance, by its path or as a copy.
 
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 
 import { OrchestratorError } from "../errors.ts";
@@ -15,7 +15,6 @@ import {
   type StopSignal,
 } from "../settings.ts";
 import type { Values } from "./parse.ts";
-import { findProgram } from "./resolve.ts";
 import type { Session } from "./session.ts";
 
 export async function add(session: Session): Promise<void> {
@@ -108,4 +107,18 @@ function readText(path: string, file: string): string {
       cause,
     });
   }
+}
+
+/**
+ * The path of a program: relative ones in the user's folder; a bare name that is no file there is
+ * searched in PATH.
+ */
+export function findProgram(
+  text: string,
+  folder: string,
+  env: Readonly<Record<string, string | undefined>>,
+): string {
+  const path = resolve(folder, text);
+  if (text.includes("/") || statSync(path, { throwIfNoEntry: false })?.isFile()) return path;
+  return Bun.which(text, { PATH: env["PATH"] ?? "", cwd: folder }) ?? path;
 }

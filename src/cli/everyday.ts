@@ -60,13 +60,15 @@ export const EVERYDAY: readonly Command[] = [
   {
     name: "status",
     summary: "Say what an instance is doing, why, and what it has done last",
-    details: "Exit code 3 if one of them does not run.",
-    arguments: [NAMES],
+    details:
+      "Exit code 3 if one of them does not run. Without a NAME it says what the daemon holds, as no\n" +
+      "command at all does.",
+    arguments: [OPTIONAL_NAMES],
     options: [],
-    examples: ["status ping", "status ping pong"],
+    examples: ["status ping", "status ping pong", "status"],
     json:
       '`{"instances":[INSTANCE, …]}`, each also with `resources` (null if it does not run), ' +
-      "`links`, `events` and `output`",
+      '`links`, `events` and `output`; without a NAME `{"daemon","next"}`, as with no command',
   },
   {
     name: "why",

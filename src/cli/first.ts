@@ -6,7 +6,7 @@ import { escapeText } from "../log.ts";
 import type { Info } from "../protocol/info.ts";
 import { everyInstance, type Session } from "./session.ts";
 import { CLI, DAEMON } from "./surface.ts";
-import { count } from "./words.ts";
+import { BAD, count, stateStyle } from "./words.ts";
 
 /** A command, and what it does. */
 type Next = readonly [command: string, text: string];
@@ -58,8 +58,8 @@ function afterInfo(info: Info): Next[] {
       [`${CLI} up FILE`, "or everything that a manifest names"],
     ];
   }
-  const failed = instances.find(({ runtime }) => runtime.state === "failed");
-  const idle = instances.find(({ runtime }) => runtime.state === "stopped");
+  const failed = instances.find(({ runtime }) => stateStyle(runtime) === BAD);
+  const idle = instances.find((each) => each !== failed && each.runtime.state === "stopped");
   return [
     [`${CLI} ps`, "see what runs"],
     ...(failed === undefined ? [] : [[`${CLI} why ${failed.name}`, "it has failed"] as const]),

@@ -13,6 +13,7 @@ import {
   typeNameFault,
 } from "../model.ts";
 import { nearest } from "../nearest.ts";
+import { HABITS, OPTION_HABITS } from "./habits.ts";
 import {
   environmentFault,
   nameFault,
@@ -84,11 +85,6 @@ interface Sorted {
   readonly rest: string[];
 }
 
-const ALL_OPTIONS: readonly Option[] = [
-  ...COMMON_OPTIONS,
-  ...COMMANDS.flatMap((command) => command.options),
-];
-
 /**
  * Reads the words after the program's name. Options stand before, between or after the others.
  * @throws `misuse`, naming the word and, as a hint, what was probably meant
@@ -128,7 +124,7 @@ function sort(argv: readonly string[]): Sorted {
     }
     const equals = word.startsWith("--") ? word.indexOf("=") : -1;
     const name = equals < 0 ? word : word.slice(0, equals);
-    const option = ALL_OPTIONS.find((known) => known.name === name || known.short === name);
+    const option = optionOf(name);
     if (option === undefined) {
       sorted.unknown.push(name);
       continue;
@@ -155,6 +151,12 @@ function sort(argv: readonly string[]): Sorted {
     sorted.options.set(option.name, { option, values: [...values, value] });
   }
   return sorted;
+}
+
+/** The first option with this name that any command has. */
+function optionOf(name: string): Option | undefined {
+  const isMeant = (known: Option): boolean => known.name === name || known.short === name;
+  return COMMON_OPTIONS.find(isMeant) ?? COMMANDS.flatMap(({ options }) => options).find(isMeant);
 }
 
 /** The name of the page that is asked for: a command, a noun, `daemon`, or "" for the overview. */
@@ -206,6 +208,7 @@ function commandsLike(noun: string, verb: string | undefined): string[] {
   const names = COMMANDS.map(({ name }) => name as string);
   const byVerb = names.filter((name) => name.endsWith(` ${noun}`));
   if (byVerb.length > 0) return byVerb;
+  if (Object.hasOwn(HABITS, noun)) return [...(HABITS[noun] as readonly string[])];
   const firstWords = [...new Set(["help", "daemon", ...names.map((name) => name.split(" ")[0])])];
   const near = nearest(noun, firstWords as string[]);
   return near.map((first) =>
@@ -224,9 +227,10 @@ function takeOptions(
     const names = known.flatMap(({ name, short }) =>
       short === undefined ? [name] : [name, short],
     );
+    const same = names.filter((name) => name === OPTION_HABITS[unknown]);
     throw misuse(
       `Cannot run "${command.name}": unknown option ${quote(unknown)}`,
-      meant(nearest(unknown, names)) ?? usageHint(command),
+      meant(same.length > 0 ? same : nearest(unknown, names)) ?? usageHint(command),
     );
   }
   for (const [name, { option, values: given }] of sorted.options) {

@@ -13,7 +13,12 @@ const SHOWN_DIGITS = 8;
 export async function ps(session: Session): Promise<void> {
   const { terminal, colour, isQuiet } = session;
   const instances = everyInstance(await session.info());
-  await session.answer({ instances: instances.map(instanceDocument) }, () => {
+  const document = {
+    get instances() {
+      return instances.map(instanceDocument);
+    },
+  };
+  await session.answer(document, () => {
     if (isQuiet) return instances.map(({ id }) => `${id}\n`).join("");
     const nowMs = terminal.now();
     const ids = shortIds(instances.map(({ id }) => id));
@@ -44,6 +49,10 @@ function row({ name, runtime }: Chosen, id: string, nowMs: number): string[] {
 export function shortIds(ids: readonly string[]): string[] {
   let digits = SHOWN_DIGITS;
   const shorten = (): string[] => ids.map((id) => id.slice(-digits));
-  while (digits < 36 && new Set(shorten()).size < ids.length) digits += 4;
-  return shorten();
+  let short = shorten();
+  while (digits < 36 && new Set(short).size < ids.length) {
+    digits += 4;
+    short = shorten();
+  }
+  return short;
 }

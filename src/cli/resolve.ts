@@ -1,7 +1,4 @@
-// What a user means by a short word: an instance by a part of its id, a program by its name, a host.
-
-import { statSync } from "node:fs";
-import { resolve } from "node:path";
+// What a user means by a short word: an instance by a part of its id, a host.
 
 import { parseTcpAddress } from "../address.ts";
 import { OrchestratorError } from "../errors.ts";
@@ -93,18 +90,4 @@ function unknownHost(host: string, cause: Error): OrchestratorError {
     cause,
     hint: "write its IP address, or check its name",
   });
-}
-
-/**
- * The path of a program: relative ones in the user's folder; a bare name that is no file there is
- * searched in PATH.
- */
-export function findProgram(
-  text: string,
-  folder: string,
-  env: Readonly<Record<string, string | undefined>>,
-): string {
-  const path = resolve(folder, text);
-  if (text.includes("/") || statSync(path, { throwIfNoEntry: false })?.isFile()) return path;
-  return Bun.which(text, { PATH: env["PATH"] ?? "", cwd: folder }) ?? path;
 }

@@ -10,19 +10,9 @@ import {
   parseQueueBound,
 } from "../model.ts";
 import type { LinkInfo } from "../protocol/info.ts";
-import { add } from "./add.ts";
-import { events } from "./events.ts";
-import { logs } from "./logs.ts";
-import { formatLinks, formatRuntimes } from "./print.ts";
-import { ps } from "./ps.ts";
-import { Reader } from "./reader.ts";
-import { findTarget } from "./resolve.ts";
 import { everyInstance, instanceDocument, type Session } from "./session.ts";
-import { status } from "./status.ts";
-import { restart, start, stop } from "./steer.ts";
 import type { CommandName } from "./surface.ts";
 import { VERSION } from "../version.ts";
-import { wait } from "./wait.ts";
 import { count } from "./words.ts";
 
 /** Every command: does its work, prints its answer, and may return an exit code other than 0. */
@@ -35,7 +25,7 @@ export const RUN: Readonly<Record<CommandName, (session: Session) => Promise<num
       () => `server version: ${escapeText(daemon)}\n`,
     );
   },
-  "runtime add": add,
+  "runtime add": async (session) => (await import("./add.ts")).add(session),
   "runtime start": async (session) => {
     const id = await session.instance("ID");
     const priority = parsePriority(session.values.get("--priority") ?? "");
@@ -54,6 +44,7 @@ export const RUN: Readonly<Record<CommandName, (session: Session) => Promise<num
   },
   "runtime list": async (session) => {
     const info = await session.info();
+    const { formatRuntimes } = await import("./print.ts");
     const instances = everyInstance(info).map(instanceDocument);
     await session.answer({ instances }, () =>
       session.isQuiet
@@ -82,20 +73,21 @@ export const RUN: Readonly<Record<CommandName, (session: Session) => Promise<num
   },
   "link list": async (session) => {
     const info = await session.info();
+    const { formatLinks } = await import("./print.ts");
     const links: readonly LinkInfo[] = info.routes;
     await session.answer({ links }, () => formatLinks(info, session.colour));
   },
   clear,
-  ps,
-  status,
+  ps: async (session) => (await import("./ps.ts")).ps(session),
+  status: async (session) => (await import("./status.ts")).status(session),
   why: async (session) => (await import("./why.ts")).why(session),
   top: async (session) => (await import("./top.ts")).top(session),
-  start,
-  stop,
-  restart,
-  wait,
-  logs,
-  events,
+  start: async (session) => (await import("./steer.ts")).start(session),
+  stop: async (session) => (await import("./steer.ts")).stop(session),
+  restart: async (session) => (await import("./steer.ts")).restart(session),
+  wait: async (session) => (await import("./wait.ts")).wait(session),
+  logs: async (session) => (await import("./logs.ts")).logs(session),
+  events: async (session) => (await import("./events.ts")).events(session),
   doctor: async (session) => (await import("./doctor.ts")).doctor(session),
   completion: async (session) => (await import("./completion.ts")).completion(session),
   "token new": async (session) => (await import("./token.ts")).newToken(session),
@@ -124,6 +116,7 @@ function answerLink(
 async function linkKey(session: Session): Promise<LinkKey> {
   const { values, terminal } = session;
   const from = values.has("--from") ? await session.instance("--from") : undefined;
+  const { findTarget } = await import("./resolve.ts");
   const to = await findTarget(
     values.get("--to") as string,
     () => session.named(),
@@ -137,6 +130,7 @@ async function follow(session: Session): Promise<void> {
   const id = await session.instance("ID");
   const client = await session.client();
   const stream = client.follow(id);
+  const { Reader } = await import("./reader.ts");
   const reader = new Reader(session, client);
   const newline = Buffer.from("\n");
   for await (const batch of stream.batches()) {
@@ -151,6 +145,7 @@ async function follow(session: Session): Promise<void> {
 async function clear(session: Session): Promise<number> {
   const { terminal, values } = session;
   if (terminal.canAsk && !values.has("--yes")) {
+    const { formatRuntimes } = await import("./print.ts");
     const info = await session.info();
     const runtimes = Object.values(info.runtimes);
     const links = info.routes.length;

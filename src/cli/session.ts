@@ -1,7 +1,5 @@
 // One command at work: its words, its terminal, its connections, and the forms of its answers.
 
-import { resolve } from "node:path";
-
 import { type Address, parseAddress } from "../address.ts";
 import { ControlClient, defaultControlAddress, type Identity } from "../client.ts";
 import { OrchestratorError } from "../errors.ts";
@@ -156,6 +154,7 @@ export class Session {
   /** What is shown to a daemon over TCP. @throws `permission_denied` or `io` for its files */
   async #identity(): Promise<Identity> {
     const { env, folder } = this.terminal;
+    const { resolve } = await import("node:path");
     const path = (option: string, variable: string): string | undefined => {
       const text = this.values.get(option) ?? env[variable];
       return text === undefined || text === "" ? undefined : resolve(folder, text);
@@ -186,24 +185,29 @@ export function nameOf(names: ReadonlyMap<InstanceId, string>): NameOf {
 
 /** All instances in the order of their names. */
 export function everyInstance(info: Info): Chosen[] {
-  return Object.keys(info.runtimes)
-    .map((id) => choose(info, id))
-    .toSorted((a, b) => compareNames(a.name, b.name));
+  return sortedByName(Object.keys(info.runtimes).map((id) => choose(info, id)));
 }
 
-/** Names as people order them: numbers by their value, capitals beside small letters. */
-export function compareNames(a: string, b: string): number {
-  const parts = (name: string): string[] => name.toLowerCase().match(/[0-9]+|[^0-9]+/g) ?? [];
-  const [left, right] = [parts(a), parts(b)];
-  for (const [index, part] of left.entries()) {
-    const other = right[index];
+/** In the order in which people put names: numbers by their value, capitals beside small letters. */
+export function sortedByName<T extends { readonly name: string }>(all: readonly T[]): T[] {
+  return all
+    .map((one) => ({ one, parts: one.name.toLowerCase().match(/[0-9]+|[^0-9]+/g) ?? [] }))
+    .toSorted((a, b) => compareParts(a.parts, b.parts) || compareTexts(a.one.name, b.one.name))
+    .map(({ one }) => one);
+}
+
+function compareParts(left: readonly string[], right: readonly string[]): number {
+  for (let i = 0; i < left.length; i++) {
+    const [part, other] = [left[i] as string, right[i]];
     if (other === undefined) return 1;
-    const areNumbers = /^[0-9]/.test(part) && /^[0-9]/.test(other);
-    const difference = areNumbers ? Number(part) - Number(other) : 0;
-    if (difference !== 0) return difference;
-    if (part !== other) return part < other ? -1 : 1;
+    if (part === other) continue;
+    // What is no number makes no difference but NaN.
+    return Number(part) - Number(other) || compareTexts(part, other);
   }
-  if (left.length < right.length) return -1;
+  return left.length - right.length;
+}
+
+function compareTexts(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 

@@ -51,6 +51,10 @@ interface Picture {
 }
 
 export async function status(session: Session): Promise<number> {
+  if (session.values.all("NAME").length === 0) {
+    await (await import("./first.ts")).first(session);
+    return 0;
+  }
   const info = await session.info();
   const instances = session.chosen(info);
   const flows = flowsOf(session, info, instances);

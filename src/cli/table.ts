@@ -33,21 +33,29 @@ export function formatTable(
   rows: readonly (readonly string[])[],
   { colour, columns, style }: TableOptions,
 ): string {
-  const cells = rows.map((row) => row.map((cell) => escapeText(cell)));
-  const widths = header.map((title, column) =>
-    Math.max(title.length, ...cells.map((row) => Bun.stringWidth(row[column] ?? ""))),
-  );
+  const cells = rows.map((row) => {
+    const all = row.join(" ");
+    return escapeText(all) === all ? row : row.map(escapeText);
+  });
+  const widths = header.map(({ length }) => length);
+  for (const row of cells) {
+    for (let column = 0; column < row.length; column++) {
+      const width = Bun.stringWidth(row[column] as string);
+      if (width > (widths[column] ?? 0)) widths[column] = width;
+    }
+  }
   if (columns !== undefined) shrink(widths, columns);
   const line = (row: readonly string[], styleOf: (column: number) => string): string => {
-    const parts = row.map((cell, column) => {
+    let text = "";
+    for (let column = 0; column < row.length; column++) {
       const width = widths[column] as number;
-      const shown = fit(cell, width);
-      const isLast = column === row.length - 1;
-      const padding = isLast ? "" : " ".repeat(width - Bun.stringWidth(shown));
+      const cell = row[column] as string;
+      const shown = columns === undefined ? cell : fit(cell, width);
       const look = styleOf(column);
-      return look === "" ? shown + padding : paint(colour, look, shown) + padding;
-    });
-    const text = parts.join("  ").trimEnd();
+      text += look === "" ? shown : paint(colour, look, shown);
+      if (column < row.length - 1) text += " ".repeat(width - Bun.stringWidth(shown) + 2);
+    }
+    text = text.trimEnd();
     return columns === undefined ? text : fit(text, columns);
   };
   const body = cells.map((row, index) => line(row, (column) => style?.(index, column) ?? ""));

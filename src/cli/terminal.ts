@@ -2,12 +2,11 @@
 //
 // Everything else in `cli/` takes a `Terminal`, so that a test can be one.
 
-import { fstatSync } from "node:fs";
-import { isatty } from "node:tty";
+import { dlopen, ptr } from "bun:ffi";
 
 import { DEADLINES, type Deadlines } from "../client.ts";
 import { OrchestratorError, systemCode } from "../errors.ts";
-import { type FullScreen, takeScreen } from "./fullscreen.ts";
+import type { FullScreen } from "./fullscreen.ts";
 
 /** Nobody reads standard output any more: the command ends quietly. */
 export class ClosedPipe extends Error {}
@@ -38,7 +37,7 @@ export interface Terminal {
   /** Asks on standard error and returns the line that is typed; empty at its end. */
   ask(question: string): Promise<string>;
   /** Takes the whole screen; only where standard output is one. */
-  fullScreen(onKey: (key: string) => void, onResize: () => void): FullScreen;
+  fullScreen(onKey: (key: string) => void, onResize: () => void): Promise<FullScreen>;
   /** Resolves when standard output has lost its reader, as far as the system can tell. */
   outputClosed(): Promise<void>;
   /** Lets go of the process, so that it ends. */
@@ -54,14 +53,26 @@ const START_AND_EXIT_MS = 200;
 /** Pause between two looks at standard output while there is nothing to write. */
 const PIPE_POLL_MS = 500;
 
+const C_LIBRARY = process.platform === "darwin" ? "libSystem.dylib" : "libc.so.6";
+
+/** Tells of a descriptor whether it is a terminal, without `node:tty`, which takes long to load. */
+function terminalTest(): (fd: number) => boolean {
+  try {
+    const { symbols } = dlopen(C_LIBRARY, { isatty: { args: ["i32"], returns: "i32" } });
+    return (fd) => symbols.isatty(fd) === 1;
+  } catch {
+    return process.getBuiltinModule("node:tty").isatty; // with another C library
+  }
+}
+
 /** The terminal of this process. */
 export function processTerminal(): Terminal {
   const interrupted = Promise.withResolvers<void>();
   const onInterrupt = (): void => interrupted.resolve();
   process.once("SIGINT", onInterrupt);
   const screen = process.env["TERM"] !== "dumb";
-  // The streams of `process` take longer to load than a command takes: only screens need them.
-  const [inputIsScreen, outputIsScreen, reportIsScreen] = [isatty(0), isatty(1), isatty(2)];
+  const isTerminal = terminalTest();
+  const [outputIsScreen, reportIsScreen] = [isTerminal(1), isTerminal(2)];
   let isReporting = false;
   let taken: FullScreen | undefined;
   let pipePoll: ReturnType<typeof setInterval> | undefined;
@@ -70,9 +81,12 @@ export function processTerminal(): Terminal {
     folder: process.cwd(),
     outputIsScreen: screen && outputIsScreen,
     reportIsScreen: screen && reportIsScreen,
-    columns: outputIsScreen ? process.stdout.columns || undefined : undefined,
+    // The streams of `process` take longer to load than a command takes: only screens need them.
+    get columns() {
+      return outputIsScreen ? process.stdout.columns || undefined : undefined;
+    },
     now: Date.now,
-    canAsk: inputIsScreen && reportIsScreen,
+    canAsk: reportIsScreen && isTerminal(0),
     deadlines: {
       ...DEADLINES,
       connectMs: DEADLINES.connectMs - START_AND_EXIT_MS,
@@ -86,7 +100,8 @@ export function processTerminal(): Terminal {
       process.stderr.write(text);
     },
     ask: readAnswer,
-    fullScreen(onKey, onResize) {
+    async fullScreen(onKey, onResize) {
+      const { takeScreen } = await import("./fullscreen.ts");
       taken = takeScreen(onKey, onResize);
       return taken;
     },
@@ -135,11 +150,10 @@ async function readAnswer(question: string): Promise<string> {
  */
 async function pipeWatch(): Promise<(() => boolean) | undefined> {
   try {
+    const { fstatSync } = await import("node:fs");
     const stat = fstatSync(1);
     if (!stat.isFIFO() && !stat.isSocket()) return undefined;
-    const { dlopen, ptr } = await import("bun:ffi");
-    const library = process.platform === "darwin" ? "libSystem.dylib" : "libc.so.6";
-    const { symbols } = dlopen(library, {
+    const { symbols } = dlopen(C_LIBRARY, {
       poll: { args: ["ptr", "u64", "i32"], returns: "i32" },
     });
     const POLLERR = 0x08;

@@ -68,7 +68,7 @@ export async function top(session: Session): Promise<void> {
     sort = KEYS[key] ?? sort;
     wake.resolve();
   };
-  const screen = terminal.fullScreen(onKey, () => wake.resolve());
+  const screen = await terminal.fullScreen(onKey, () => wake.resolve());
   try {
     let nextMs = terminal.now() + intervalMs;
     while (!isOver) {

@@ -82,11 +82,14 @@ export function stateWords(runtime: RuntimeInfo, nowMs: number): string {
   }
 }
 
+/** The colour of what is in trouble. */
+export const BAD = "31";
+
 /** The colour of a state: alive, on its way, or in trouble. */
 export function stateStyle({ state, exit, stop_signal }: RuntimeInfo): string {
   if (state === "running") return "32";
-  if (state === "failed") return "31";
+  if (state === "failed") return BAD;
   if (state === "waiting" || state === "stopping") return "33";
   const isWell = exit === null || ("code" in exit ? exit.code === 0 : exit.signal === stop_signal);
-  return isWell ? "2" : "31";
+  return isWell ? "2" : BAD;
 }

@@ -3,20 +3,15 @@
 //   bytes ──► intake ──► serve(): one item at a time ──► orchestrator ──► commit ──► response
 //
 // Every request is answered, in order, and no change before it is durable: those that came together
-// share a commit. What cannot be sent yet waits here, and then nothing more is read.
+// share a commit. While too much waits to be answered, nothing more is read.
 
 import type { Verdict } from "./access.ts";
+import { Answers } from "./answers.ts";
 import type { Binaries, Upload } from "../store/binaries.ts";
 import { messageChain, OrchestratorError } from "../errors.ts";
 import { encodeFrame } from "../frame.ts";
 import { Intake, type UploadRequest } from "./intake.ts";
-import {
-  CONTROL_TURN_MS,
-  FIRST_REQUEST_MS,
-  MAX_HELD_ANSWERS,
-  MAX_RESPONSE_BACKLOG_BYTES,
-  UPLOAD_IDLE_MS,
-} from "../limits.ts";
+import { CONTROL_TURN_MS, FIRST_REQUEST_MS, UPLOAD_IDLE_MS } from "../limits.ts";
 import { NEWLINE } from "../lines.ts";
 import type { TargetLog } from "../log.ts";
 import type { Batch } from "../memory.ts";
@@ -27,7 +22,7 @@ import {
   describeRequest,
   encodeError,
   encodeOk,
-  JsonPieces,
+  type JsonPieces,
   PROTOCOL_VERSION,
   type Request,
 } from "../protocol.ts";
@@ -77,8 +72,6 @@ function unkept(request: Request, error: OrchestratorError): OrchestratorError {
   );
 }
 
-const LINE_END = Buffer.from("\n");
-
 /** One connection: its requests in order, their answers, perhaps a stream at the end. */
 export class ControlConnection {
   readonly #options: ConnectionOptions;
@@ -88,13 +81,9 @@ export class ControlConnection {
   /** Whether it has ever sent a request, understood or not. */
   hasAsked = false;
   #isClosed = false;
-  #unsent: Buffer[] = [];
-  #unsentBytes = 0;
-  #wakeSent: (() => void) | undefined;
+  readonly #answers: Answers;
   #isFinishing = false;
   #stream: Stream | undefined;
-  /** Answers to changes that are not durable yet, and to what came after them. */
-  #held: (() => string | JsonPieces)[] = [];
   /** The request for the stream is answered: its items may follow. */
   #isStreaming = false;
   #cancelFirst: () => void;
@@ -132,10 +121,18 @@ export class ControlConnection {
       },
       after: options.after,
     });
-    this.#serve().catch((error) => {
+    const onFault = (error: unknown): void => {
       options.onFault(error);
       connection.close();
+    };
+    this.#answers = new Answers({
+      connection,
+      isNative: () => this.#intake.dialect === "native",
+      commit: () => options.orchestrator.commit(),
+      onIdle: () => this.#wentOut(),
+      onFault,
     });
+    this.#serve().catch(onFault);
   }
 
   receive(chunk: Buffer): void {
@@ -154,19 +151,7 @@ export class ControlConnection {
   }
 
   drain(): void {
-    while (this.#unsent.length > 0) {
-      const [bytes] = this.#unsent as [Buffer];
-      const taken = this.#connection.write(bytes);
-      this.#unsentBytes -= taken;
-      if (taken < bytes.length) {
-        this.#unsent[0] = bytes.subarray(taken);
-        return;
-      }
-      this.#unsent.shift();
-    }
-    this.#wakeSent?.();
-    this.#pumpStream();
-    if (this.#isFinishing) this.#connection.finish();
+    this.#answers.drain();
   }
 
   /** Ends a connection that has not asked for anything, with the reason. */
@@ -178,7 +163,12 @@ export class ControlConnection {
   /** Ends the connection when everything is sent. */
   finish(): void {
     this.#isFinishing = true;
-    if (this.#unsent.length === 0) this.#connection.finish();
+    if (this.#answers.isIdle) this.#connection.finish();
+  }
+
+  #wentOut(): void {
+    this.#pumpStream();
+    if (this.#isFinishing && this.#answers.isIdle) this.#connection.finish();
   }
 
   closed(): void {
@@ -186,7 +176,7 @@ export class ControlConnection {
     this.#cancelFirst();
     this.#stream?.close();
     this.#intake.abandon();
-    this.#wakeSent?.();
+    this.#answers.close();
     this.#options.log.debug("run:connection", "connection closed", { "connection.id": this.#id });
   }
 
@@ -195,7 +185,7 @@ export class ControlConnection {
     let turnEnd = now() + CONTROL_TURN_MS;
     for (;;) {
       const isIdle = !this.#intake.isReady;
-      if (isIdle || this.#held.length >= MAX_HELD_ANSWERS) this.#settle();
+      if (isIdle || this.#answers.isFull) this.#answers.settle();
       if (!isIdle && now() > turnEnd) {
         await this.#nextTurn(); // however much a client sends at once, others have theirs in between
         turnEnd = now() + CONTROL_TURN_MS;
@@ -205,14 +195,17 @@ export class ControlConnection {
       if (item === undefined) break;
       if (item.kind === "fault" && this.#isToken !== undefined) this.#turnAway("unreadable");
       else if (item.kind === "fault") {
-        this.#held.push(() => this.#refusal("unreadable", item.error));
+        this.#answers.hold(() => this.#refusal("unreadable", item.error), false);
       } else if (item.kind === "request") await this.#handle(item.request);
-      if (this.#isFinishing) return;
       if (item.kind === "fault" && item.isFatal) break;
+      if (this.#isFinishing) {
+        this.#answers.settle();
+        return;
+      }
       if (this.#stream !== undefined) return;
-      if (this.#unsentBytes > MAX_RESPONSE_BACKLOG_BYTES) await this.#allSent();
+      if (this.#answers.isBehind) await this.#answers.idle();
     }
-    this.#settle();
+    this.#answers.settle();
     if (!this.#isClosed) this.finish();
   }
 
@@ -226,12 +219,12 @@ export class ControlConnection {
     if (this.#isToken !== undefined && !this.#unlock(request, parsed)) return;
     const isChange = CHANGES.has(request.kind);
     // Only changes at once are gathered: answers must not wait for what takes its time.
-    if (!isChange || TAKES_TIME.has(request.kind)) this.#settle();
+    if (!isChange || TAKES_TIME.has(request.kind)) this.#answers.settle();
     try {
       const { value, batch } = await this.#execute(request);
       // Stops on several connections that end by one look at all processes share a commit.
       if (request.kind === "Stop") await this.#nextTurn();
-      this.#held.push(() => {
+      const answer = (): string | JsonPieces => {
         if (batch?.error !== undefined)
           return this.#refusal(parsed, unkept(request, batch.error), isChange);
         const isShown = request.kind !== "Info" && request.kind !== "Environment"; // long; secret
@@ -243,12 +236,14 @@ export class ControlConnection {
         });
         if (isChange) this.#audit(parsed, "done");
         return encodeOk(value);
-      });
+      };
+      this.#answers.hold(answer, isChange);
     } catch (error) {
-      this.#held.push(() => this.#refusal(parsed, error, isChange));
+      this.#answers.hold(() => this.#refusal(parsed, error, isChange), false);
     }
-    if (!isChange) this.#settle();
+    if (!isChange) this.#answers.settle();
     if (this.#stream === undefined) return;
+    await this.#answers.idle();
     this.#isStreaming = true;
     this.#pumpStream();
   }
@@ -269,20 +264,10 @@ export class ControlConnection {
       "permission_denied",
       `Cannot serve this connection: ${reason}`,
     );
-    this.#held.push(() => this.#refusal(parsed, error));
-    this.#settle();
+    this.#answers.hold(() => this.#refusal(parsed, error), false);
+    this.#answers.settle();
     this.#intake.end();
     this.finish();
-  }
-
-  /** Makes what was asked for durable, and answers. */
-  #settle(): void {
-    if (this.#held.length === 0) return;
-    this.#options.orchestrator.commit();
-    const held = this.#held;
-    this.#held = [];
-    const answers = held.map((answer) => this.#encode(answer()));
-    this.#send(answers.length === 1 ? (answers[0] as Buffer) : Buffer.concat(answers));
   }
 
   async #execute(request: Request): Promise<Outcome> {
@@ -356,7 +341,8 @@ export class ControlConnection {
     const { orchestrator, binaries } = this.#options;
     const { id, settings, hash, length, replace } = request;
     const subject = `Cannot ${replace === true ? "change" : "add"} instance "${id}"`;
-    this.#send(this.#encode(encodeOk(null)));
+    await this.#answers.idle();
+    this.#answers.send(this.#answers.encode(encodeOk(null)));
     let upload: Upload | undefined;
     let fault: unknown;
     try {
@@ -395,9 +381,9 @@ export class ControlConnection {
       if (replace === true) orchestrator.update(id, binaries.path(hash), settings, uploaded);
       else orchestrator.add(id, binaries.path(hash), settings, uploaded);
       const { batch } = orchestrator;
-      orchestrator.commit(); // the file must not be collected before
+      await orchestrator.commit(); // the file must not be collected before
       if (batch.error !== undefined) throw batch.error;
-      if (replace === true) orchestrator.collect();
+      if (replace === true) void orchestrator.collect();
     } catch (error) {
       if (error instanceof OrchestratorError) throw error;
       throw new OrchestratorError("upload_failed", `${subject}: the upload cannot be stored`, {
@@ -428,42 +414,21 @@ export class ControlConnection {
     this.#options.audit.info("run:connection", "change asked for", fields);
   }
 
-  #encode(json: string | JsonPieces): Buffer {
-    const isNative = this.#intake.dialect === "native";
-    if (typeof json === "string") return isNative ? encodeFrame(json) : Buffer.from(`${json}\n`);
-    return isNative ? encodeFrame(json.pieces) : Buffer.concat([...json.pieces, LINE_END]);
-  }
-
-  #send(bytes: Buffer): void {
-    if (this.#isClosed) return;
-    const taken = this.#unsent.length > 0 ? 0 : this.#connection.write(bytes);
-    if (taken === bytes.length) return;
-    this.#unsent.push(bytes.subarray(taken));
-    this.#unsentBytes += bytes.length - taken;
-  }
-
   #nextTurn(): Promise<void> {
     return new Promise((resolve) => void this.#options.after(0, resolve));
-  }
-
-  async #allSent(): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#wakeSent = resolve;
-    if (!this.#isClosed && this.#unsent.length > 0) await promise;
-    this.#wakeSent = undefined;
   }
 
   /** Sends items as long as the kernel takes them; what waits is bounded by the stream. */
   #pumpStream(): void {
     const stream = this.#stream;
     if (stream === undefined || !this.#isStreaming || this.#isFinishing) return;
-    while (this.#unsent.length === 0) {
+    while (this.#answers.isIdle) {
       const region = stream.take();
       if (region === undefined) {
         if (stream.isEnded()) this.finish();
         return;
       }
-      this.#send(this.#intake.dialect === "native" ? frameLines(region) : region);
+      this.#answers.send(this.#intake.dialect === "native" ? frameLines(region) : region);
     }
   }
 }

@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 
 import { formatAddress, socketPathFault } from "../address.ts";
 import { defaultControlAddress } from "../client.ts";
-import { OrchestratorError, systemCode } from "../errors.ts";
+import { hinted, OrchestratorError, systemCode } from "../errors.ts";
 import {
   type FileLock,
   isListening,
@@ -24,10 +24,18 @@ import { connect, DISCARD } from "../socket.ts";
 export async function claimSocket(path: string, env: DaemonOptions["env"]): Promise<FileLock> {
   const folder = dirname(path);
   const { TMPDIR } = env;
-  if (folder === dirname(formatAddress(defaultControlAddress({ TMPDIR })))) {
-    makePrivateFolder(folder);
+  let lock: FileLock | undefined;
+  try {
+    if (folder === dirname(formatAddress(defaultControlAddress({ TMPDIR })))) {
+      makePrivateFolder(folder);
+    }
+    lock = tryLock(`${path}.lock`);
+  } catch (error) {
+    throw hinted(
+      error,
+      "choose another --control-socket, or set XDG_RUNTIME_DIR to a folder of your own",
+    );
   }
-  const lock = tryLock(`${path}.lock`);
   const refuse = (
     reason: string,
     hint: string = "stop the other one, or give this one its own --control-socket",

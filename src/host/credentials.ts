@@ -3,10 +3,11 @@
 // Of a Unix socket: pid, uid and gid of the process that connected. Of a TCP connection from this
 // machine: the uid that owns the peer's socket. Decides nothing about who may do what.
 
-import { dlopen, ptr } from "bun:ffi";
+import { ptr } from "bun:ffi";
 import { readFile } from "node:fs/promises";
 
 import { plainAddress } from "../address.ts";
+import { openLibc } from "./libc.ts";
 
 /** The process that connected, as it was then. */
 export interface Credentials {
@@ -27,9 +28,6 @@ const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const UCRED_BYTES = 12;
 
-/** The C library by the names it has: glibc's, then musl's. */
-const LIBRARIES = ["libc.so.6", "libc.so"];
-
 type GetPeer = (fd: number) => Credentials | undefined;
 
 let getPeer: GetPeer | undefined;
@@ -41,34 +39,22 @@ export function peerCredentials(fd: number): Credentials | undefined {
 }
 
 function open(): GetPeer {
-  for (const library of LIBRARIES) {
-    try {
-      const { symbols } = dlopen(library, {
-        getsockopt: { args: ["i32", "i32", "i32", "ptr", "ptr"], returns: "i32" },
-      });
-      const credentials = Buffer.alloc(UCRED_BYTES);
-      const length = Buffer.alloc(4);
-      return (fd) => {
-        length.writeUInt32LE(UCRED_BYTES);
-        const result = symbols.getsockopt(
-          fd,
-          SOL_SOCKET,
-          SO_PEERCRED,
-          ptr(credentials),
-          ptr(length),
-        );
-        if (result !== 0) return undefined;
-        return {
-          pid: credentials.readInt32LE(0),
-          uid: credentials.readUInt32LE(4),
-          gid: credentials.readUInt32LE(8),
-        };
-      };
-    } catch {
-      // the next name, or none
-    }
-  }
-  return () => undefined;
+  const libc = openLibc({
+    getsockopt: { args: ["i32", "i32", "i32", "ptr", "ptr"], returns: "i32" },
+  });
+  if (libc === undefined) return () => undefined;
+  const credentials = Buffer.alloc(UCRED_BYTES);
+  const length = Buffer.alloc(4);
+  return (fd) => {
+    length.writeUInt32LE(UCRED_BYTES);
+    const result = libc.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, ptr(credentials), ptr(length));
+    if (result !== 0) return undefined;
+    return {
+      pid: credentials.readInt32LE(0),
+      uid: credentials.readUInt32LE(4),
+      gid: credentials.readUInt32LE(8),
+    };
+  };
 }
 
 /** The tables of TCP sockets: a row for each, with both ends and the uid of its owner. */

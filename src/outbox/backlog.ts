@@ -12,20 +12,21 @@ import {
   type QueueOwner,
   type Segment,
 } from "../queue.ts";
-import { moveStart, SegmentList, slimFront } from "./segments.ts";
+import { leaveBlock, moveStart, SegmentList, slimFront } from "./segments.ts";
 
 /** Some of the messages that came: where they begin and end, and how many they are. */
 type Part = [start: number, end: number, count: number];
 
 /** The unsent messages of one target. */
 export class Backlog implements QueueOwner {
-  readonly segments: SegmentList = new SegmentList();
+  readonly segments: SegmentList;
   /** Control messages of ours: few and small, they have no bound of their own. */
   readonly control: LinkQueue = new LinkQueue();
   readonly #pool: OutboxPool;
 
   constructor(pool: OutboxPool) {
     this.#pool = pool;
+    this.segments = new SegmentList(pool);
   }
 
   /** Which of the messages in `chunk[start, end)` a queue takes that has no room for all; it drops the others, or its own. */
@@ -141,7 +142,7 @@ export class Backlog implements QueueOwner {
       segment = next;
     }
     queue.drop("full", count);
-    slimFront(queue.first);
+    slimFront(queue.first, this.#pool);
     return freed;
   }
 
@@ -150,6 +151,7 @@ export class Backlog implements QueueOwner {
     const { queue } = segment;
     queue.queued += count - segment.count;
     this.#forgetBytes(queue, segment.end - segment.start - bytes.length);
+    leaveBlock(segment, this.#pool);
     segment.dialect = dialect;
     segment.chunk = bytes;
     segment.start = 0;
@@ -166,7 +168,7 @@ export class Backlog implements QueueOwner {
       if (!segment.partial) this.#discard(segment, "target_gone");
       segment = next;
     }
-    slimFront(queue.first);
+    slimFront(queue.first, this.#pool);
   }
 
   /** Drops what belongs to a connection that is gone: a message that was cut, and what we had to say. */
@@ -174,7 +176,7 @@ export class Backlog implements QueueOwner {
     const { first } = this.segments;
     if (first?.partial === true) {
       this.#discard(first, "not_connected");
-      slimFront(first.queue.first);
+      slimFront(first.queue.first, this.#pool);
     }
     while (this.control.first !== undefined) this.#discard(this.control.first, "not_connected");
   }
@@ -201,7 +203,6 @@ export class Backlog implements QueueOwner {
   #unlink(segment: Segment): void {
     const { queue } = segment;
     this.segments.remove(segment);
-    if (queue.first === undefined) queue.block = undefined;
     queue.queued -= segment.count;
     this.#forgetBytes(queue, segment.end - segment.start);
   }

@@ -6,8 +6,8 @@
 // Counts and bytes are the backlog's business.
 
 import { GATHER_BLOCK_BYTES, MAX_PIN_RATIO } from "../limits.ts";
-import { type Dialect, messageEnd } from "../message.ts";
-import type { LinkQueue, Segment } from "../queue.ts";
+import { type Dialect, messageEnd, NO_REST } from "../message.ts";
+import type { LinkQueue, OutboxPool, Segment } from "../queue.ts";
 import type { TypeName } from "../message/typename.ts";
 
 /** Segments in order of arrival. */
@@ -16,6 +16,11 @@ export class SegmentList {
   last: Segment | undefined;
   /** The first one that came in this turn, and still lies where it came. */
   unsettled: Segment | undefined;
+  readonly #pool: OutboxPool;
+
+  constructor(pool: OutboxPool) {
+    this.#pool = pool;
+  }
 
   append(
     queue: LinkQueue,
@@ -32,6 +37,7 @@ export class SegmentList {
       dialect,
       type,
       chunk,
+      block: undefined,
       start,
       end,
       rest,
@@ -52,6 +58,35 @@ export class SegmentList {
     return segment;
   }
 
+  /** Appends a copy, in a block of the queue. */
+  store(
+    queue: LinkQueue,
+    type: TypeName | undefined,
+    dialect: Dialect,
+    chunk: Buffer,
+    start: number,
+    end: number,
+    count: number,
+  ): void {
+    const { last, unsettled } = this;
+    const { block } = queue;
+    if (
+      block !== undefined &&
+      last?.block === block &&
+      last.end === block.filled &&
+      block.filled + end - start <= block.bytes.length &&
+      last.dialect === dialect &&
+      !last.partial
+    ) {
+      block.filled += chunk.copy(block.bytes, block.filled, start, end);
+      last.end = block.filled;
+      last.count += count;
+      return;
+    }
+    copyIntoBlock(this.append(queue, type, dialect, chunk, start, end, NO_REST, count), this.#pool);
+    this.unsettled = unsettled;
+  }
+
   /** Takes a segment out of both lists; its own pointers stay as they are. */
   remove(segment: Segment): void {
     const { queue, previous, next, previousOfQueue, nextOfQueue } = segment;
@@ -64,6 +99,8 @@ export class SegmentList {
     if (nextOfQueue === undefined) queue.last = previousOfQueue;
     else nextOfQueue.previousOfQueue = previousOfQueue;
     if (this.unsettled === segment) this.unsettled = next;
+    if (queue.first === undefined) abandonBlock(queue, this.#pool);
+    leaveBlock(segment, this.#pool);
   }
 
   /** Splits off what stands behind the first message, which ends at `end`. */
@@ -76,6 +113,7 @@ export class SegmentList {
       previous: segment,
       previousOfQueue: segment,
     };
+    if (rest.block !== undefined) rest.block.segments++;
     segment.end = end;
     segment.count = 1;
     segment.next = rest;
@@ -96,7 +134,7 @@ export class SegmentList {
       previous.dialect === segment.dialect &&
       !previous.partial
     ) {
-      this.remove(segment);
+      this.remove(segment); // its block stays: the one before lies in it too
       previous.end = segment.end;
       previous.count += segment.count;
     }
@@ -143,27 +181,47 @@ function chunkEnd({ chunk, end }: Segment): number {
 }
 
 /** Copies a segment behind what its queue has already, in blocks that grow with the queue. */
-export function copyIntoBlock(segment: Segment): void {
-  const { queue } = segment;
-  const length = segment.end - segment.start;
-  if (queue.block === undefined || queue.blockFilled + length > queue.block.length) {
-    const size = Math.min(Math.max(queue.queuedBytes, 4096), GATHER_BLOCK_BYTES);
-    queue.block = Buffer.allocUnsafeSlow(Math.max(size, length));
-    queue.blockFilled = 0;
+export function copyIntoBlock(segment: Segment, pool: OutboxPool): void {
+  const { queue, chunk, start, end } = segment;
+  const length = end - start;
+  let { block } = queue;
+  if (block === undefined || block.filled + length > block.bytes.length) {
+    const size = Math.max(Math.min(Math.max(queue.queuedBytes, 4096), GATHER_BLOCK_BYTES), length);
+    const bytes = size === GATHER_BLOCK_BYTES ? pool.takeBlock() : Buffer.allocUnsafeSlow(size);
+    abandonBlock(queue, pool);
+    block = queue.block = { bytes, filled: 0, segments: 0 };
   }
-  const at = queue.blockFilled;
-  queue.blockFilled += segment.chunk.copy(queue.block, at, segment.start, segment.end);
-  segment.chunk = queue.block;
+  const at = block.filled;
+  block.filled += chunk.copy(block.bytes, at, start, end);
+  leaveBlock(segment, pool); // not earlier: it may be this one
+  block.segments++;
+  segment.block = block;
+  segment.chunk = block.bytes;
   segment.start = at;
-  segment.end = queue.blockFilled;
+  segment.end = block.filled;
+}
+
+/** A segment lies elsewhere from now on, or nowhere. */
+export function leaveBlock(segment: Segment, pool: OutboxPool): void {
+  const { block, queue } = segment;
+  if (block === undefined) return;
+  segment.block = undefined;
+  if (--block.segments === 0 && queue.block !== block) pool.giveBack(block.bytes);
+}
+
+/** A queue copies nothing more into its block. */
+function abandonBlock(queue: LinkQueue, pool: OutboxPool): void {
+  const { block } = queue;
+  queue.block = undefined;
+  if (block?.segments === 0) pool.giveBack(block.bytes);
 }
 
 /** Copies what keeps more alive than it may; returns whether there was such a thing. */
-export function slim(segment: Segment): boolean {
+export function slim(segment: Segment, pool: OutboxPool): boolean {
   const { chunk, start, end, rest } = segment;
   if (rest.length === 0) {
     if (!isThin(chunk, segment)) return false;
-    copyIntoBlock(segment);
+    copyIntoBlock(segment, pool);
     return true;
   }
   const pieces = [chunk.subarray(start), ...rest];
@@ -176,11 +234,11 @@ export function slim(segment: Segment): boolean {
 }
 
 /** What is left at the front of a queue must not keep alive what is gone. */
-export function slimFront(front: Segment | undefined): void {
+export function slimFront(front: Segment | undefined, pool: OutboxPool): void {
   if (front === undefined) return;
   if (front.rest.length === 0 && front.chunk.buffer.byteLength <= GATHER_BLOCK_BYTES) return;
   let segment: Segment | undefined = front;
-  while (segment !== undefined && slim(segment)) segment = segment.nextOfQueue;
+  while (segment !== undefined && slim(segment, pool)) segment = segment.nextOfQueue;
 }
 
 /** Whether the queue of a segment has too little of the memory in which a piece of it lies. */

@@ -9,7 +9,7 @@ import { dirname } from "node:path";
 
 import { OrchestratorError, systemCode } from "../errors.ts";
 import { syncPath } from "../files.ts";
-import { MAX_STATE_BYTES, MAX_STATE_LOG_BYTES, STATE_BUSY_MS } from "../limits.ts";
+import { MAX_STATE_BYTES, STATE_BUSY_MS, STATE_LOG_BYTES } from "../limits.ts";
 import { APPLICATION_ID, SCHEMA } from "./schema.ts";
 
 export interface DatabaseOptions {
@@ -22,8 +22,8 @@ export interface DatabaseOptions {
 /** Reads everything in a database. @throws `state_unusable` if something is not whole */
 export type Examine = (database: Database) => void;
 
-const IN_MEMORY = ":memory:";
-const PAGE_BYTES = 4096;
+export const IN_MEMORY = ":memory:";
+export const PAGE_BYTES = 4096;
 
 /**
  * Opens a file, or `:memory:`, and makes it if it is not there.
@@ -38,14 +38,15 @@ export function openDatabase(path: string, examine: Examine, options: DatabaseOp
     database.run(`
       PRAGMA busy_timeout = ${STATE_BUSY_MS};
       PRAGMA journal_mode = WAL;
-      PRAGMA synchronous = FULL;
-      PRAGMA wal_autocheckpoint = ${MAX_STATE_LOG_BYTES / PAGE_BYTES};
-      PRAGMA journal_size_limit = ${MAX_STATE_LOG_BYTES};
+      PRAGMA synchronous = NORMAL;
+      PRAGMA wal_autocheckpoint = 0;
+      PRAGMA journal_size_limit = ${2 * STATE_LOG_BYTES};
       PRAGMA max_page_count = ${Math.floor(maxBytes / PAGE_BYTES)};
     `);
     migrate(database, schema);
     // Fails where a change would fail.
     database.run(`BEGIN IMMEDIATE; PRAGMA user_version = ${schema.length}; ROLLBACK`);
+    if (path !== IN_MEMORY) syncPath(dirname(path)); // the log has its name there now
     return database;
   } catch (error) {
     database?.close();
@@ -62,7 +63,9 @@ function prepare(path: string, schema: readonly string[], examine: Examine): voi
   }
   if (!found.isFile()) throw fault("it is not a file");
   if (found.size === 0) throw fault("it is empty");
+  const hadLog = lstatSync(`${path}-wal`, { throwIfNoEntry: false }) !== undefined;
   const database = new Database(path, { readonly: true });
+  let isRefused = true;
   try {
     if (pragma(database, "application_id") !== APPLICATION_ID) {
       throw fault("it belongs to another program");
@@ -77,10 +80,19 @@ function prepare(path: string, schema: readonly string[], examine: Examine): voi
       if (!hasTables(database, schema)) throw fault("it is damaged (its tables are not ours)");
       examine(database);
     } else rehearse(database, schema, examine);
+    isRefused = false;
   } finally {
     database.close();
+    if (isRefused && !hadLog) removeEmptyLog(path);
   }
   if ((found.mode & 0o077) !== 0) chmodSync(path, 0o600); // a backup that was copied back
+}
+
+/** Reading makes a log where there is none, which only writing removes again. */
+function removeEmptyLog(path: string): void {
+  const log = lstatSync(`${path}-wal`, { throwIfNoEntry: false });
+  if (log?.size !== 0) return;
+  for (const suffix of ["-wal", "-shm"]) rmSync(path + suffix, { force: true });
 }
 
 /** Makes a file under another name first: what has the name is whole. */
@@ -166,6 +178,14 @@ export function isFull(error: unknown): boolean {
   return error instanceof SQLiteError && error.code === "SQLITE_FULL";
 }
 
+/** Whether an error leaves open what the disk has of what was written before. */
+export function isUnsynced(error: unknown): boolean {
+  return (
+    systemCode(error) !== undefined ||
+    (error instanceof SQLiteError && error.code === "SQLITE_IOERR_FSYNC")
+  );
+}
+
 /** Says what went wrong with the state in a file, for a person; a defect is left as it is. */
 export function explain(error: unknown, verb: "use" | "read" | "write", path: string): Error {
   const subject = `Cannot ${verb} the state in ${path === IN_MEMORY ? "memory" : path}`;
@@ -181,7 +201,9 @@ export function explain(error: unknown, verb: "use" | "read" | "write", path: st
   }
   if (!(error instanceof SQLiteError)) return error as Error;
   if (isFull(error)) {
-    return new OrchestratorError("io", `${subject}: the disk is full, or the state too large`);
+    return new OrchestratorError("io", `${subject}: the disk is full, or the state too large`, {
+      hint: "make room",
+    });
   }
   const [, kind] = /^SQLITE_([A-Z]+)/.exec(error.code ?? "") ?? [];
   switch (kind) {

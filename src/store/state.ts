@@ -77,8 +77,7 @@ export function openState(folders: readonly string[]): State {
     );
   }
   try {
-    const binaries = new Binaries(join(folder, "binaries"));
-    const store = Store.open(join(folder, "state.db"));
+    const { store, binaries } = openRooms(folder);
     return {
       folder,
       isKept: true,
@@ -95,6 +94,17 @@ export function openState(folders: readonly string[]): State {
     };
   } catch (error) {
     lock.release();
+    throw error;
+  }
+}
+
+/** First what may be refused: then nothing else is made. @throws as `Store.open` and `Binaries` */
+function openRooms(folder: string): Pick<State, "store" | "binaries"> {
+  const store = Store.open(join(folder, "state.db"));
+  try {
+    return { store, binaries: new Binaries(join(folder, "binaries")) };
+  } catch (error) {
+    store.close();
     throw error;
   }
 }

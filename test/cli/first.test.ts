@@ -20,6 +20,9 @@ describe("No command", () => {
     expect(ran.out).toContain("  it does not run\n");
     const json = await run(["--json", "--socket", daemon.path]);
     expect(JSON.parse(json.out).daemon).toEqual({ address: daemon.path, pid: 1 });
+    // `systemctl status` means this, and so does ours.
+    expect(await run(["status", "--socket", daemon.path])).toEqual(ran);
+    expect(await run(["status", "--json", "--socket", daemon.path])).toEqual(json);
   });
 
   test("with something that is no option is refused", async () => {

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 
 import { COMMANDS, NOUNS } from "../../src/cli/commands.ts";
+import { HABITS, OPTION_HABITS } from "../../src/cli/habits.ts";
 import { helpPage } from "../../src/cli/help.ts";
 import { parseCommand } from "../../src/cli/parse.ts";
 import { COMMON_OPTIONS, type Option } from "../../src/cli/surface.ts";
@@ -115,6 +116,22 @@ describe("parseCommand() reads", () => {
   });
 });
 
+test("what users of other tools type leads to commands and options that are there", () => {
+  const names = [...COMMANDS.map(({ name }) => name as string)];
+  for (const [word, meant] of Object.entries(HABITS)) {
+    expect(names.filter((name) => name === word)).toEqual([]);
+    for (const line of meant) {
+      expect(names.filter((name) => line === name || line.startsWith(`${name} `))).not.toEqual([]);
+    }
+  }
+  const options = [...COMMON_OPTIONS, ...COMMANDS.flatMap(({ options }) => options)];
+  const known = new Set<string>(options.flatMap(({ name, short }) => [name, short ?? name]));
+  for (const [option, meant] of Object.entries(OPTION_HABITS)) {
+    expect([option, known.has(option)]).toEqual([option, false]);
+    expect([meant, known.has(meant)]).toEqual([meant, true]);
+  }
+});
+
 describe("parseCommand() refuses", () => {
   const table: [line: string, ...refusal: string[]][] = [
     ["xyz", 'Cannot run "xyz": no such command', 'see "bun run cli help"'],
@@ -124,7 +141,11 @@ describe("parseCommand() refuses", () => {
     ["add x", 'Cannot run "add": no such command', 'did you mean "runtime add" or "link add"?'],
     ["stat x", 'Cannot run "stat": no such command', 'did you mean "status" or "start"?'],
     ["log -f", 'Cannot run "log": no such command', 'did you mean "logs"?'],
-    ["status", 'Cannot run "status": NAME is missing', "usage: bun run cli status NAME…"],
+    ["why", 'Cannot run "why": NAME is missing', "usage: bun run cli why NAME…"],
+    ["ls", 'Cannot run "ls": no such command', 'did you mean "ps"?'],
+    ["get pods", 'Cannot run "get": no such command', 'did you mean "ps" or "link list"?'],
+    ["logs --tail 3", 'Cannot run "logs": unknown option "--tail"', 'did you mean "--lines"?'],
+    ["ps --tail 3", 'Cannot run "ps": unknown option "--tail"', "usage: bun run cli ps [--quiet]"],
     ["ps x", 'Cannot run "ps": "x" is one word too many', "usage: bun run cli ps [--quiet]"],
     [
       "wait x --for ready",

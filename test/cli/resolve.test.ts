@@ -3,7 +3,8 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { findInstance, findProgram, findTarget } from "../../src/cli/resolve.ts";
+import { findProgram } from "../../src/cli/add.ts";
+import { findInstance, findTarget } from "../../src/cli/resolve.ts";
 import type { OrchestratorError } from "../../src/errors.ts";
 
 const A = "0195fc7b-33e6-70e3-bee1-ac515185fac7";

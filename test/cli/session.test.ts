@@ -1,10 +1,10 @@
 import { expect, test } from "bun:test";
 
-import { compareNames } from "../../src/cli/session.ts";
+import { sortedByName } from "../../src/cli/session.ts";
 
-test("compareNames() orders numbers by their value, and capitals beside small letters", () => {
+test("sortedByName() orders numbers by their value, and capitals beside small letters", () => {
   const names = ["b", "a10", "a9", "A", "a", "a-2", "a9b", "a09", "Z", "10", "9", ""];
-  expect(names.toSorted(compareNames)).toEqual([
+  expect(sortedByName(names.map((name) => ({ name }))).map(({ name }) => name)).toEqual([
     "",
     "9",
     "10",

@@ -79,6 +79,34 @@ describe("TCP control on loopback", () => {
   );
 });
 
+test.skipIf(elsewhere === undefined)(
+  "64 connections from one other machine are served, and one more is told so; others are served on (S9)",
+  () =>
+    withDaemon(
+      async (daemon) => {
+        const address = `${elsewhere}:${portOf(daemon)}`;
+        const wires: Wire[] = [];
+        for (let i = 0; i < 64; i++) {
+          const wire = await Wire.connect(address);
+          wire.send('"Version"\n');
+          expect(await wire.line()).toBe('{"Ok":"0.1.0"}');
+          wires.push(wire);
+        }
+        const refusal = await ask(address, '"Version"');
+        expect(refusal).toContain(
+          `Cannot accept connection: 64 are open from ${elsewhere}, which is the limit for one machine`,
+        );
+        expect(await ask(`127.0.0.1:${portOf(daemon)}`, '"Version"')).toBe('{"Ok":"0.1.0"}\n');
+        wires.pop()?.close();
+        await until("another one is served", async () =>
+          (await ask(address, '"Version"')).includes("Ok"),
+        );
+        for (const wire of wires) wire.close();
+      },
+      { control: "0.0.0.0:0", args: ["--ephemeral", "--insecure-tcp"] },
+    ),
+);
+
 describe("a token", () => {
   test("is made by token new, for its owner's eyes only, and never over a file that is there (S5)", () =>
     withFolder(async (folder) => {

@@ -63,14 +63,14 @@ const RULES: readonly (readonly [
   [
     "an answer waits until what it says is durable",
     "core",
-    "control/connection.ts",
-    "this.#options.orchestrator.commit();\n    const held",
-    "const held",
+    "control/answers.ts",
+    "const committed = this.#options.commit();",
+    "const committed = undefined;",
   ],
   [
     "what the kernel did not take is sent later, and nothing else",
     "core",
-    "control/connection.ts",
+    "control/answers.ts",
     "this.#unsent[0] = bytes.subarray(taken);",
     "this.#unsent[0] = bytes;",
   ],

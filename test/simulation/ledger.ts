@@ -147,6 +147,11 @@ export class Ledger implements Pick<Used, keyof Used> {
     this.#options.onCommit();
   }
 
+  /** What is committed here is durable at once. */
+  sync(): undefined {
+    return undefined;
+  }
+
   #write(what: string): void {
     this.isDirty = true;
     this.#options.onWrite(what);

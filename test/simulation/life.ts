@@ -8,6 +8,7 @@ import { OrchestratorError } from "../../src/errors.ts";
 import type { Host, SpawnRequest } from "../../src/host.ts";
 import { Log, parseLogFilter } from "../../src/log.ts";
 import { Orchestrator } from "../../src/orchestrator.ts";
+import { OutboxPool } from "../../src/queue.ts";
 import type { Accept } from "../../src/socket.ts";
 import type { Store } from "../../src/store.ts";
 import type { State } from "../../src/store/state.ts";
@@ -91,7 +92,7 @@ export class Life {
       openSocket: (id, accept) => this.#listen(id, accept),
       telemetry: this.telemetry,
       histories: memoryHistories(disk),
-      maxQueueBytes,
+      pool: new OutboxPool(maxQueueBytes),
       guard: { add() {}, remove() {} },
       newMark: () => `${runId}.${++this.#runs}`,
       newCgroup: () => undefined,

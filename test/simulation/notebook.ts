@@ -22,6 +22,7 @@ type Used = Pick<
   | "events"
   | "isDirty"
   | "commit"
+  | "sync"
 >;
 
 export class Notebook implements Used {
@@ -89,6 +90,11 @@ export class Notebook implements Used {
       throw new Error("the disk is full");
     }
     this.#durable = copy(this.#next);
+  }
+
+  /** What is committed here is durable at once. */
+  sync(): undefined {
+    return undefined;
   }
 }
 

@@ -380,18 +380,26 @@ export class Launched {
   readonly #startMs: number = performance.now();
   readonly #texts: Promise<[string, string]>;
 
-  constructor(args: readonly string[], env: Readonly<Record<string, string>>) {
+  /** `wrapper` is a command that runs what follows it. */
+  constructor(
+    args: readonly string[],
+    env: Readonly<Record<string, string>>,
+    wrapper: readonly string[] = [],
+  ) {
     this.process = Bun.spawn({
-      cmd: daemonCommand(...args),
+      cmd: [...wrapper, ...daemonCommand(...args)],
       env: { PATH: process.env["PATH"] ?? "", ...env },
       stdio: ["ignore", "pipe", "pipe"],
     });
     this.#texts = Promise.all([this.process.stdout.text(), this.process.stderr.text()]);
   }
 
-  /** A connection to its socket, once it answers there. */
+  /** A connection to its socket, once it answers there. @throws if it ends before */
   async control(path: string): Promise<Control> {
-    const connect = (): Promise<Wire | undefined> => Wire.connect(path).catch(() => undefined);
+    const connect = (): Promise<Wire | undefined> => {
+      if (this.process.exitCode !== null) throw new Error("The daemon has ended");
+      return Wire.connect(path).catch(() => undefined);
+    };
     const control = new Control(await until(`it listens at ${path}`, connect), "native");
     await control.ok("Version");
     return control;

@@ -592,7 +592,7 @@ export interface Held {
 export function inspect(queue: LinkQueue): Held {
   const held = { count: 0, bytes: 0, halfSent: 0, pinned: 0 };
   const memory = new Set<ArrayBufferLike>();
-  if (queue.block !== undefined) memory.add(queue.block.buffer);
+  if (queue.block !== undefined) memory.add(queue.block.bytes.buffer);
   for (let segment = queue.first; segment !== undefined; segment = segment.nextOfQueue) {
     const { chunk, start, end, rest, partial } = segment;
     const count = partial ? 1 : messagesWithin(bytesOf(segment));

@@ -99,7 +99,7 @@ export async function run(argv: readonly string[], setting: Setting = {}): Promi
       ran.err += question;
       return setting.answer ?? "";
     },
-    fullScreen() {
+    async fullScreen() {
       throw new Error("there is no screen");
     },
     outputClosed: () => setting.outputClosed ?? never,

@@ -1,0 +1,53 @@
+// What people type who know other tools: `docker`, `systemctl`, `kubectl`, `process-compose`.
+
+/** Words of theirs, and the commands here that do the same. */
+export const HABITS: Readonly<Record<string, readonly string[]>> = {
+  apply: ["up"],
+  attach: ["logs -f"],
+  config: ["plan"],
+  create: ["runtime add"],
+  delete: ["runtime remove"],
+  describe: ["status"],
+  destroy: ["down"],
+  diff: ["plan"],
+  get: ["ps", "link list"],
+  info: ["status"],
+  inspect: ["status --json"],
+  "is-active": ["wait NAME --for running --timeout 0s"],
+  journal: ["logs", "events"],
+  journalctl: ["logs", "events"],
+  kill: ["stop"],
+  "list-units": ["ps"],
+  ls: ["ps"],
+  processes: ["ps"],
+  process: ["ps"],
+  reload: ["up"],
+  rm: ["runtime remove"],
+  run: ["runtime add PROGRAM --start"],
+  show: ["status --json"],
+  stats: ["top"],
+  tail: ["logs -f"],
+  unlink: ["link remove"],
+  watch: ["top", "events -f"],
+};
+
+/** The same for options; what a command does not have is not proposed. */
+export const OPTION_HABITS: Readonly<Record<string, string>> = {
+  "-a": "--all",
+  "-d": "--no-wait",
+  "-e": "--env",
+  "-o": "--json",
+  "-t": "--timeout",
+  "-w": "--follow",
+  "--detach": "--no-wait",
+  "--env-from": "--env-file",
+  "--force": "--yes",
+  "--last": "--lines",
+  "--output": "--json",
+  "--tail": "--lines",
+  "--time": "--timeout",
+  "--timestamps": "--times",
+  "--watch": "--follow",
+  "--workdir": "--cwd",
+  "--working-dir": "--cwd",
+};
