@@ -27,6 +27,7 @@ import { garbage } from "../test/experiments/garbage.ts";
 import { FULL_MASS, mass, scarce } from "../test/experiments/masses.ts";
 import { formatFigure, misses, type Outcome } from "../test/experiments/outcome.ts";
 import { type Race, race, RACES } from "../test/experiments/races.ts";
+import { simulation } from "../test/experiments/simulation.ts";
 import {
   elsewhere,
   escapes,
@@ -75,6 +76,11 @@ const EXPERIMENTS: readonly Experiment[] = [
   {
     name: "R14 crash loops",
     run: (scaled) => crashLoops({ instances: 500, ms: scaled(600_000) }),
+  },
+  {
+    // Endless with a large enough `--scale`.
+    name: "R15 simulation of the core",
+    run: (scaled) => simulation({ seed: Date.now(), ms: scaled(600_000) }),
   },
   ...(Object.keys(RACES) as Race[]).map((name) => ({
     name: `R15 ${name}`,

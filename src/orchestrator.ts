@@ -185,7 +185,7 @@ export class Orchestrator {
     for (const { id, wanted, priority } of instances) {
       if (!wanted) continue;
       const instance = this.#instances.get(id) as Instance;
-      this.#start(id, priority ?? undefined, () => {}).catch((error: unknown) => {
+      this.#start(id, priority ?? undefined, false).catch((error: unknown) => {
         const reason = messageChain(error).join(": ");
         log.error("run", "an instance of before cannot be started again", { id, error: reason });
         // Not if the daemon is ending already, or somebody has removed it meanwhile.
@@ -268,25 +268,27 @@ export class Orchestrator {
    * @throws `not_found`, `wrong_state` or `cannot_run`
    */
   start(id: InstanceId, priority: Priority | undefined): Promise<Batch> {
-    return this.#start(id, priority, (instance) => instance.supervisor.undoStart());
+    return this.#start(id, priority, true);
   }
 
   /** What was meant to run before is not undone, whether it can be remembered again or not. */
-  async #start(
-    id: InstanceId,
-    priority: Priority | undefined,
-    undo: (instance: Instance) => void,
-  ): Promise<Batch> {
+  async #start(id: InstanceId, priority: Priority | undefined, mayUndo: boolean): Promise<Batch> {
     const instance = this.#instances.findToStart(id);
-    const { binary } = instance;
-    if (binary !== null && !this.#options.state.binaries.isVerified(binary)) {
-      instance.supervisor.checkStart();
-      await this.#options.state.binaries.verify(binary);
+    const { binary, supervisor } = instance;
+    const { binaries } = this.#options.state;
+    const undone = this.#instances.undone(id);
+    const isVerified = binary === null || binaries.isVerified(binary);
+    if (undone !== undefined || !isVerified) {
+      supervisor.checkStart();
+      await undone;
+      if (!isVerified) await binaries.verify(binary);
       if (this.#instances.findToStart(id) !== instance)
         throw unknownInstance(`Cannot start instance "${id}"`, id);
     }
-    instance.supervisor.start(priority);
-    this.#memory.runChanged(id, () => undo(instance));
+    supervisor.start(priority);
+    this.#memory.runChanged(id, () => {
+      if (mayUndo) this.#instances.holdBack(id, supervisor.undoStart());
+    });
     return this.#memory.batch;
   }
 
@@ -431,10 +433,7 @@ export class Orchestrator {
         }
       },
       openSocket,
-      verifyProgram: async (hash) => {
-        const { binaries } = this.#options.state;
-        if (!binaries.isVerified(hash)) await binaries.verify(hash);
-      },
+      verifyProgram: (hash) => this.#options.state.binaries.verify(hash),
       guard: this.#options.guard,
       happened: (about, kind, detail) => {
         if (this.#instances.isEnding || !this.#instances.holds(about)) return;

@@ -80,9 +80,13 @@ export class Outbox implements Target {
     this.#isClosed = false;
   }
 
-  /** Drops everything; what comes from now on is dropped as `not_connected`. */
+  /**
+   * Drops everything; what comes from now on is dropped as `not_connected`. A connection on which a
+   * message is cut by that carries nothing more: nobody could tell where the next one begins.
+   */
   close(): void {
     this.#isClosed = true;
+    if (this.#segments.first?.partial === true) this.#write = undefined;
     this.#backlog.clear();
   }
 

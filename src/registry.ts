@@ -12,6 +12,8 @@ export class Registry {
   readonly #instances: Map<InstanceId, Instance> = new Map();
   /** In the order of their ids, once somebody has asked for it. */
   #sorted: readonly Instance[] | undefined;
+  /** Ids whose process is being ended because its start was undone. */
+  readonly #undone: Map<InstanceId, Promise<void>> = new Map();
   /** Nothing is added or started any more. */
   isEnding = false;
   readonly #descriptorsLeft: () => number;
@@ -67,6 +69,19 @@ export class Registry {
     const instance = this.#instances.get(id);
     if (instance === undefined) throw unknownInstance(`Cannot ${verb} instance "${id}"`, id);
     return instance;
+  }
+
+  /** Nothing is started under this id before `ended` settles, not even if it is removed and added anew. */
+  holdBack(id: InstanceId, ended: Promise<void>): void {
+    this.#undone.set(id, ended);
+    void ended.then(() => {
+      if (this.#undone.get(id) === ended) this.#undone.delete(id);
+    });
+  }
+
+  /** What a start has to wait for, if anything. */
+  undone(id: InstanceId): Promise<void> | undefined {
+    return this.#undone.get(id);
   }
 
   /** @throws `not_found`, or `wrong_state` while it or everything is being removed */

@@ -238,15 +238,18 @@ export class Supervisor {
     if (this.#run !== undefined && this.#state !== "stopped") this.#run.tree.signal("SIGKILL");
   }
 
-  /** Ends the process as if it had never been started: its start could not be remembered. */
-  undoStart(): void {
-    const run = this.#run;
-    if (run === undefined || !["running", "waiting"].includes(this.#state)) return;
-    this.#cancelTimer();
-    this.#state = "stopping";
-    this.#stop = Promise.withResolvers<void>();
-    this.#stop.promise.catch(() => {}); // nobody asked for this stop
-    this.#newEnding(run).finish();
+  /**
+   * Ends the process as if it had never been started: its start could not be remembered. Settles when
+   * nothing of it is left, or nobody can end it.
+   */
+  async undoStart(): Promise<void> {
+    if (this.#run !== undefined && ["running", "waiting"].includes(this.#state)) {
+      this.#cancelTimer();
+      this.#state = "stopping";
+      this.#stop = Promise.withResolvers<void>();
+      this.#newEnding(this.#run).finish();
+    }
+    await this.#stop?.promise.catch(() => {}); // nobody asked for this stop
   }
 
   /** Waits until nothing is left of what ended processes have left behind; hurries that up. */

@@ -821,6 +821,21 @@ describe("Outbox.close() and open() (P-38, P-39)", () => {
     expect(accounts(queue)).toBe("3 = 1 + 0, 2 target_gone");
   });
 
+  test("send nothing more on a connection on which a message was cut", () => {
+    const { outbox, send } = scene();
+    const kernel = attach(outbox, "native", 150);
+    send(...hundred(1, 2));
+    outbox.close();
+    kernel.room = 1_000;
+    outbox.send(nativeFrame(6, "T", "{}"));
+    outbox.drain();
+    expect(Buffer.concat(kernel.writes)).toHaveLength(150);
+    outbox.detach();
+    outbox.open();
+    send("3");
+    expect(attach(outbox).payloads).toEqual(["3"]);
+  });
+
   test("drop what was pushed in the same turn", () => {
     const { pool, outbox, queue } = scene();
     const kernel = attach(outbox);

@@ -13,7 +13,7 @@ const ROOT = join(import.meta.dir, "../..");
 /** A rule, where it stands, and how it is broken. */
 const RULES: readonly (readonly [
   rule: string,
-  simulation: "supervision" | "memory",
+  simulation: "supervision" | "memory" | "core",
   file: string,
   before: string,
   after: string,
@@ -59,6 +59,41 @@ const RULES: readonly (readonly [
     "memory.ts",
     "for (const id of this.#dirtyRuns) saveRun(id);",
     "",
+  ],
+  [
+    "an answer waits until what it says is durable",
+    "core",
+    "control/answers.ts",
+    "const committed = this.#options.commit();",
+    "const committed = undefined;",
+  ],
+  [
+    "what the kernel did not take is sent later, and nothing else",
+    "core",
+    "control/answers.ts",
+    "this.#unsent[0] = bytes.subarray(taken);",
+    "this.#unsent[0] = bytes;",
+  ],
+  [
+    "a message that was cut goes with its connection",
+    "core",
+    "outbox/backlog.ts",
+    'this.#discard(first, "not_connected");\n      slimFront',
+    "slimFront",
+  ],
+  [
+    "an instance sees nothing that was meant for its predecessor",
+    "core",
+    "instance.ts",
+    "exited: () => this.outbox.close(),",
+    "exited: () => {},",
+  ],
+  [
+    "an instance socket serves nobody but its instance",
+    "core",
+    "port.ts",
+    "if (!this.#options.admits(connection)) {",
+    "if (false) {",
   ],
 ];
 

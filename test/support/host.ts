@@ -119,6 +119,8 @@ export class FakeHost implements Host {
   exitDelayMs = 0;
   snapshotMs = 0;
   nextPid = 100;
+  /** How far somebody has set the wall clock. */
+  wallShiftMs = 0;
   /** How long a number is given to nobody after its process has gone. */
   pidRestMs = 0;
   readonly #freedMs: Map<number, number> = new Map();
@@ -256,7 +258,7 @@ export class FakeHost implements Host {
     return 1_000 + this.#nowMs / 10;
   }
 
-  readonly wallMs = (): number => 1_700_000_000_000 + this.#nowMs;
+  readonly wallMs = (): number => 1_700_000_000_000 + this.#nowMs + this.wallShiftMs;
 
   readonly after = (ms: number, action: () => void): (() => void) => {
     this.#calls++;
@@ -267,11 +269,16 @@ export class FakeHost implements Host {
     };
   };
 
+  /** Time passes in which nothing can happen: somebody holds the event loop up. */
+  stall(ms: number): void {
+    this.#nowMs += ms;
+  }
+
   /** Turns the clock; timers fire in their order. What waits for a promise comes later: see `run`. */
   turn(ms: number): void {
     const until = this.#nowMs + ms;
     while (this.#fire(until));
-    this.#nowMs = until;
+    this.#nowMs = Math.max(this.#nowMs, until);
   }
 
   /** Turns the clock, and lets promises settle before the next timer fires. */
@@ -279,7 +286,7 @@ export class FakeHost implements Host {
     const until = this.#nowMs + ms;
     await this.settle();
     while (this.#fire(until)) await this.settle();
-    this.#nowMs = until;
+    this.#nowMs = Math.max(this.#nowMs, until);
   }
 
   /** Waits until no promise leads to a further call of ours. */
@@ -301,7 +308,7 @@ export class FakeHost implements Host {
     }
     if (due === undefined) return false;
     this.#timers = this.#timers.filter((other) => other !== due);
-    this.#nowMs = due.at;
+    this.#nowMs = Math.max(this.#nowMs, due.at);
     due.action();
     return true;
   }

@@ -1,0 +1,62 @@
+import { expect, test } from "bun:test";
+
+import { Log, parseLogFilter } from "../src/log.ts";
+import { Orchestrator, type OrchestratorOptions } from "../src/orchestrator.ts";
+import { SpoolShare } from "../src/output/spool.ts";
+import { FakeHost } from "./support/host.ts";
+import { idOf } from "./support/registry.ts";
+import { Notebook } from "./simulation/notebook.ts";
+
+/** An orchestrator on a system in memory, whose programs stay until they are killed. */
+function scene() {
+  const host = new FakeHost();
+  const book = new Notebook();
+  let runs = 0;
+  const storage = {
+    files: { append: async () => 0, rest: async () => {}, look: async () => {} },
+    share: new SpoolShare(),
+    onTrouble() {},
+    now: () => 0,
+    after: () => () => {},
+  };
+  const options = {
+    host,
+    log: new Log(
+      parseLogFilter("off"),
+      () => {},
+      () => 0,
+    ),
+    state: { store: book, binaries: { collect() {} } },
+    env: {},
+    openSocket: (id: string) => ({ path: `/run/${id}`, close() {} }),
+    telemetry: undefined,
+    histories: { open: () => storage, remove: async () => {}, sweep: async () => {} },
+    guard: { add() {}, remove() {} },
+    newMark: () => `run.${++runs}`,
+    newCgroup: () => undefined,
+    random: () => 0,
+    onFault: (error: unknown) => expect(error).toBeUndefined(),
+  };
+  const orchestrator = new Orchestrator(options as unknown as OrchestratorOptions);
+  const alive = (): number[] => host.table.flatMap(({ isAlive, pid }) => (isAlive ? pid : []));
+  return { host, book, orchestrator, alive };
+}
+
+test("Orchestrator.start() waits for the end of a process under the same id whose start was undone (R2)", async () => {
+  const { host, book, orchestrator, alive } = scene();
+  host.snapshotMs = 5;
+  orchestrator.add(idOf(1), "/opt/ping", {});
+  await orchestrator.start(idOf(1), undefined);
+  const [before] = alive();
+  book.isFull = true;
+  orchestrator.commit();
+  book.isFull = false;
+  orchestrator.add(idOf(1), "/opt/ping", {});
+  const batch = orchestrator.start(idOf(1), undefined);
+  await host.settle();
+  expect(alive()).toEqual([before as number]);
+  await host.run(100);
+  expect((await batch).error).toBeUndefined();
+  const [after, ...others] = alive();
+  expect([after === before, others]).toEqual([false, []]);
+});

@@ -1,0 +1,174 @@
+// A store without a disk, which knows why anything may be written.
+//
+// Every write of an instance or link must be what a client has asked for and was not answered yet; what
+// became durable, and when, is kept, so that each answer can be held against it.
+
+import { formatTarget, type InstanceId, type LinkKey } from "../../src/model.ts";
+import type { EventInfo } from "../../src/protocol/info.ts";
+import type { StoredInstance, StoredLink, StoredStatus } from "../../src/store/records.ts";
+import type { EventQuery, Store } from "../../src/store.ts";
+import { nameOf } from "./notebook.ts";
+
+export interface Page {
+  readonly instances: Map<InstanceId, StoredInstance>;
+  readonly links: Map<string, StoredLink>;
+  readonly events: EventInfo[];
+}
+
+export interface LedgerOptions {
+  /** An instance, a link, or the end of one is written. @throws nothing: it remembers what is wrong */
+  onWrite(what: string): void;
+  onAdd(id: InstanceId): void;
+  /** A link is made, or has other settings. */
+  onLink(name: string, link: StoredLink): void;
+  /** Links may be about to go, with their accounts. */
+  onForget(): void;
+  /** A commit has ended, in either way. */
+  onCommit(): void;
+  /** Time that a commit takes, during which nothing else happens. */
+  stall(): void;
+}
+
+/** What of a store is used while a daemon runs. */
+type Used = Omit<Store, "close" | "load" | "clear" | "get" | "set">;
+
+export class Ledger implements Pick<Used, keyof Used> {
+  /** Commits fail, as on a disk that is full. */
+  isFull = false;
+  isDirty = false;
+  readonly #options: LedgerOptions;
+  #durable: Page = { instances: new Map(), links: new Map(), events: [] };
+  #next: Page = copy(this.#durable);
+  #seq = 0;
+  /** What the next commit makes durable. */
+  #writes: string[] = [];
+  /** How often each of it has become so. */
+  readonly #kept: Map<string, number> = new Map();
+  /** The last commit with which an instance was meant to run. */
+  readonly wantedAt: Map<InstanceId, number> = new Map();
+  commits = 0;
+
+  constructor(options: LedgerOptions) {
+    this.#options = options;
+  }
+
+  get durable(): Page {
+    return this.#durable;
+  }
+
+  /** With what the next commit makes durable: what a daemon must have in its memory. */
+  get next(): Page {
+    return this.#next;
+  }
+
+  /** How often a write has become durable. */
+  kept(what: string): number {
+    return this.#kept.get(what) ?? 0;
+  }
+
+  /** A daemon was killed, and the next one opens this. */
+  reopen(): void {
+    this.#next = copy(this.#durable);
+    this.#writes = [];
+    this.isDirty = false;
+    this.#seq = this.#durable.events.at(-1)?.seq ?? 0;
+  }
+
+  putInstance(instance: StoredInstance): void {
+    this.#write(`instance ${instance.settings.args[0]}`);
+    if (!this.#next.instances.has(instance.id)) this.#options.onAdd(instance.id);
+    this.#next.instances.set(instance.id, instance);
+  }
+
+  putStatus(id: InstanceId, status: StoredStatus): void {
+    this.isDirty = true;
+    const instance = this.#next.instances.get(id);
+    if (instance !== undefined) this.#next.instances.set(id, { ...instance, ...status });
+  }
+
+  removeInstance(id: InstanceId): void {
+    this.#options.onForget();
+    this.#write(`remove ${id}`);
+    this.#next.instances.delete(id);
+    for (const [name, { key }] of this.#next.links) {
+      if (key.from === id || formatTarget(key.to) === id) this.#next.links.delete(name);
+    }
+  }
+
+  putLink(link: StoredLink): void {
+    this.#write(`link ${link.settings.owner}`);
+    const name = nameOf(link.key);
+    this.#next.links.set(name, link);
+    this.#options.onLink(name, link);
+  }
+
+  removeLink(key: LinkKey): void {
+    this.#options.onForget();
+    this.#write(`unlink ${nameOf(key)}`);
+    this.#next.links.delete(nameOf(key));
+  }
+
+  addEvent(event: Omit<EventInfo, "seq">): number {
+    this.isDirty = true;
+    this.#next.events.push({ seq: ++this.#seq, ...event });
+    return this.#seq;
+  }
+
+  events(query: EventQuery = {}): EventInfo[] {
+    const { first, last } = query;
+    const found = this.#select(query);
+    if (first !== undefined) return found.slice(0, first);
+    return last === undefined ? found : found.slice(Math.max(0, found.length - last));
+  }
+
+  seqBefore(query: EventQuery): number {
+    const [oldest] = this.events({ ...query, first: undefined });
+    return oldest === undefined ? this.#seq : oldest.seq - 1;
+  }
+
+  commit(): void {
+    if (!this.isDirty) return;
+    this.#options.stall();
+    this.isDirty = false;
+    if (this.isFull) {
+      this.#options.onForget();
+      this.#next = copy(this.#durable);
+      this.#writes = [];
+      this.#options.onCommit();
+      throw Object.assign(new Error("no space left on device"), { code: "ENOSPC" });
+    }
+    this.commits++;
+    this.#durable = copy(this.#next);
+    for (const what of this.#writes) this.#kept.set(what, this.kept(what) + 1);
+    this.#writes = [];
+    for (const { id, wanted } of this.#durable.instances.values()) {
+      if (wanted) this.wantedAt.set(id, this.commits);
+    }
+    this.#options.onCommit();
+  }
+
+  /** What is committed here is durable at once. */
+  sync(): undefined {
+    return undefined;
+  }
+
+  #write(what: string): void {
+    this.isDirty = true;
+    this.#options.onWrite(what);
+    this.#writes.push(what);
+  }
+
+  #select({ after = 0, since = 0, until = Infinity, ids }: EventQuery): EventInfo[] {
+    return this.#next.events.filter(
+      ({ seq, time, id }) =>
+        seq > after &&
+        time >= since &&
+        time <= until &&
+        (ids === undefined || (id !== null && ids.includes(id))),
+    );
+  }
+}
+
+function copy({ instances, links, events }: Page): Page {
+  return { instances: new Map(instances), links: new Map(links), events: [...events] };
+}
