@@ -68,6 +68,20 @@ const RULES: readonly (readonly [
     "const committed = undefined;",
   ],
   [
+    "an answer waits until the disk has what it says",
+    "core",
+    "control/answers.ts",
+    "const durable = this.#isPromise ? committed : undefined;",
+    "const durable = undefined;",
+  ],
+  [
+    "what comes behind an answer that waits waits too",
+    "core",
+    "control/answers.ts",
+    "durable !== undefined || this.#waiting !== undefined",
+    "durable !== undefined",
+  ],
+  [
     "what the kernel did not take is sent later, and nothing else",
     "core",
     "control/answers.ts",

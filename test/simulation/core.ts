@@ -113,6 +113,7 @@ export class Core {
       stall: () => {
         if (random.chance(0.05)) this.host.stall(random.size(1, 500));
       },
+      disk: random.chance(0.5) ? (written) => this.#disk(written) : undefined,
     });
     this.judge = new Judge({
       ledger: this.ledger,
@@ -135,6 +136,14 @@ export class Core {
     host.onTold = (request) => this.#told(request);
     host.onEnd = (process) => this.#died(process);
     this.life = this.#newLife();
+  }
+
+  /** Takes a moment, and sometimes long; a daemon that was killed meanwhile never hears of it. */
+  #disk(written: () => void): void {
+    const { host, life, random } = this;
+    host.after(random.chance(0.1) ? random.size(1, 2_000) : 1, () => {
+      if (!life.isOver) written();
+    });
   }
 
   /** The daemon is killed, its guard ends what it has started or cannot, and another one takes over. */

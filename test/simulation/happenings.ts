@@ -92,7 +92,10 @@ class CoreWorld extends Core {
     faults.isFull = faults.isOut = false;
     faults.creepMs = 0;
     for (const ms of [0, 500, 500, 12_000]) {
-      if (ms > 500 && !this.clients.some(({ unanswered }) => unanswered.length > 0)) continue;
+      const waits =
+        this.clients.some(({ unanswered }) => unanswered.length > 0) ||
+        this.guests.some(({ unanswered }) => unanswered > 0);
+      if (ms > 500 && !waits) continue;
       await host.run(ms);
       await this.#carryAll();
     }

@@ -27,6 +27,15 @@ export interface LedgerOptions {
   onCommit(): void;
   /** Time that a commit takes, during which nothing else happens. */
   stall(): void;
+  /** Calls back when the disk has what is committed now; undefined: it has that already. */
+  readonly disk: ((written: () => void) => void) | undefined;
+}
+
+/** What a commit makes durable once the disk has it. */
+interface Commit {
+  readonly number: number;
+  readonly writes: readonly string[];
+  readonly wanted: readonly InstanceId[];
 }
 
 /** What of a store is used while a daemon runs. */
@@ -42,7 +51,9 @@ export class Ledger implements Pick<Used, keyof Used> {
   #seq = 0;
   /** What the next commit makes durable. */
   #writes: string[] = [];
-  /** How often each of it has become so. */
+  /** Of these the disk does not have yet, oldest first; a killed daemon leaves them to the next one. */
+  #unsynced: Commit[] = [];
+  /** How often each write has become durable. */
   readonly #kept: Map<string, number> = new Map();
   /** The last commit with which an instance was meant to run. */
   readonly wantedAt: Map<InstanceId, number> = new Map();
@@ -68,6 +79,7 @@ export class Ledger implements Pick<Used, keyof Used> {
 
   /** A daemon was killed, and the next one opens this. */
   reopen(): void {
+    this.#written(this.commits);
     this.#next = copy(this.#durable);
     this.#writes = [];
     this.isDirty = false;
@@ -139,17 +151,34 @@ export class Ledger implements Pick<Used, keyof Used> {
     }
     this.commits++;
     this.#durable = copy(this.#next);
-    for (const what of this.#writes) this.#kept.set(what, this.kept(what) + 1);
+    const wanted = [...this.#durable.instances.values()].flatMap((one) =>
+      one.wanted ? one.id : [],
+    );
+    this.#unsynced.push({ number: this.commits, writes: this.#writes, wanted });
     this.#writes = [];
-    for (const { id, wanted } of this.#durable.instances.values()) {
-      if (wanted) this.wantedAt.set(id, this.commits);
-    }
+    if (this.#options.disk === undefined) this.#written(this.commits);
     this.#options.onCommit();
   }
 
-  /** What is committed here is durable at once. */
-  sync(): undefined {
-    return undefined;
+  sync(): Promise<void> | undefined {
+    const { disk } = this.#options;
+    if (disk === undefined) return undefined;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const last = this.commits;
+    disk(() => {
+      this.#written(last);
+      resolve();
+    });
+    return promise;
+  }
+
+  /** The disk has everything up to this commit. */
+  #written(last: number): void {
+    while ((this.#unsynced[0]?.number ?? Infinity) <= last) {
+      const { number, writes, wanted } = this.#unsynced.shift() as Commit;
+      for (const what of writes) this.#kept.set(what, this.kept(what) + 1);
+      for (const id of wanted) this.wantedAt.set(id, number);
+    }
   }
 
   #write(what: string): void {
