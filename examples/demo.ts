@@ -22,10 +22,14 @@ const SECONDS_WITHOUT_TERMINAL = 10;
 const source = (file: string): string => join(import.meta.dir, "..", "src", file);
 const interrupted = Promise.withResolvers<"interrupted">();
 let isInterrupted = false;
+let interruptedAt = 0;
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
   process.on(signal, () => {
+    // One Ctrl-C comes twice under `bun run`: from the terminal, and passed on by it.
+    if (isInterrupted && Date.now() - interruptedAt < 500) return;
     if (isInterrupted) process.exit(130); // asked twice: at once
     isInterrupted = true;
+    interruptedAt = Date.now();
     interrupted.resolve("interrupted");
   });
 }

@@ -26,7 +26,7 @@ import { descriptorLimit, isSignalIgnored, LineWriter, makePrivateFolder } from 
 import { Guard } from "./host/guard.ts";
 import { Histories } from "./output/history.ts";
 import { type Host, systemHost } from "./host.ts";
-import { CONTROL_RESERVED_DESCRIPTORS, FLUSH_MS } from "./limits.ts";
+import { CONTROL_RESERVED_DESCRIPTORS, FLUSH_MS, SAME_KEY_MS } from "./limits.ts";
 import { escapeText, Log, parseLogFilter } from "./log.ts";
 import { openNotifier } from "./host/notify.ts";
 import { type DaemonOptions, parseDaemonOptions, parsePeer } from "./daemon/options.ts";
@@ -392,16 +392,19 @@ class Signals {
   constructor(log: LineWriter) {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.first = promise;
-    let isStopping = false;
+    let stoppingSince: number | undefined;
     const onSignal = (signal: string): void => {
       resolve();
-      if (isStopping) {
+      const now = performance.now();
+      if (stoppingSince !== undefined) {
+        // One Ctrl-C comes twice under `bun run`: from the terminal, and passed on by it.
+        if (signal === "SIGINT" && now - stoppingSince < SAME_KEY_MS) return;
         this.onSecond();
         log.write(`received ${signal} again, killed all instances\n`);
         log.flush();
         process.exit(signal === "SIGINT" ? 130 : 143);
       }
-      isStopping = true;
+      stoppingSince = now;
     };
     process.on("SIGINT", onSignal);
     process.on("SIGTERM", onSignal);
