@@ -16,7 +16,8 @@ import { Source } from "./router.ts";
 import type { InstanceSettings } from "./settings.ts";
 import type { Accept } from "./socket.ts";
 import { isKin } from "./supervisor/kin.ts";
-import { Supervisor, type SupervisorOptions } from "./supervisor.ts";
+import type { SupervisorOptions } from "./supervisor/options.ts";
+import { Supervisor } from "./supervisor.ts";
 
 export interface InstanceOptions {
   readonly id: InstanceId;
@@ -165,6 +166,7 @@ export class Instance {
       wanted: this.isWanted,
       failed: state === "failed" ? (reason ?? "") : null,
       priority: supervisor.priority ?? null,
+      last: supervisor.last,
       run:
         isThere && startTicks !== undefined && this.#bootId !== undefined
           ? { pid, startTicks, bootId: this.#bootId, mark }
@@ -260,6 +262,7 @@ export class Instance {
       dialect: port.dialect ?? null,
       held: source.isHeld,
       exit: supervisor.exit === undefined ? null : exitFields(supervisor.exit),
+      exit_by_stop: supervisor.last?.wasStopped ?? false,
       started,
       due,
       restarts: supervisor.restartCount,

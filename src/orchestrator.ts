@@ -167,7 +167,7 @@ export class Orchestrator {
     const log = this.#options.log.target("orchestrator");
     for (const stored of instances) {
       const instance = this.#open(stored.id, stored.path, stored.binary, stored.settings);
-      if (stored.failed !== null) instance.supervisor.restoreFailure(stored.failed);
+      instance.supervisor.restore(stored);
     }
     for (const { key, settings } of links) {
       try {

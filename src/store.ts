@@ -117,7 +117,7 @@ export class Store {
        settings = excluded.settings, checksum = excluded.checksum`,
       encodeInstance(instance),
     );
-    this.#change("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)", [
+    this.#change(`INSERT OR REPLACE INTO runs (${STATUS_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)`, [
       ...encodeStatus(instance.id, instance),
     ]);
   }
@@ -126,7 +126,8 @@ export class Store {
   putStatus(id: InstanceId, status: StoredStatus): void {
     const [, ...values] = encodeStatus(id, status);
     this.#change(
-      "UPDATE runs SET wanted = ?, failed = ?, priority = ?, run = ?, checksum = ? WHERE instance = ?",
+      `UPDATE runs SET wanted = ?, failed = ?, priority = ?, run = ?, last = ?, checksum = ?
+       WHERE instance = ?`,
       [...values, id],
     );
   }
@@ -334,12 +335,14 @@ export class Store {
   }
 }
 
+const STATUS_COLUMNS = "instance, wanted, failed, priority, run, last, checksum";
+
 function rows(database: Database, sql: string, parameters: Row = []): Row[] {
   return database.query(sql).values(...parameters) as Value[][];
 }
 
 function load(database: Database): Registered {
-  const statuses = new Map(rows(database, "SELECT * FROM runs").map(decodeStatus));
+  const statuses = new Map(rows(database, `SELECT ${STATUS_COLUMNS} FROM runs`).map(decodeStatus));
   const instances = rows(
     database,
     "SELECT id, path, binary, settings, checksum FROM instances ORDER BY position",

@@ -5,7 +5,6 @@
 
 import { OrchestratorError } from "./errors.ts";
 import { Ending, STOP_SPANS } from "./supervisor/ending.ts";
-import type { Cgroup } from "./host/cgroup.ts";
 import type { Host, Spawned } from "./host.ts";
 import type { ResourcesInfo } from "./protocol/info.ts";
 import { type Action, type Event, type State, step } from "./lifecycle.ts";
@@ -19,51 +18,18 @@ import {
   NICE,
   type Priority,
 } from "./model.ts";
-import type { Output } from "./output.ts";
 import { MARK_VARIABLE } from "./host/processes.ts";
 import { cannotStart, refusal, type Verb } from "./supervisor/refusal.ts";
 import { Restarts, type Verdict } from "./supervisor/restart.ts";
-import type { InstanceSettings } from "./settings.ts";
+import type { StoredEnd, StoredStatus } from "./store/records.ts";
+import type { HappeningKind, SupervisorOptions } from "./supervisor/options.ts";
 import { type EndedRun, Sweeps } from "./supervisor/sweep.ts";
 import { type RunIdentity, Tree } from "./supervisor/tree.ts";
-
-/** What happens to an instance's process, for those who hold something for it. */
-export interface SupervisorEvents {
-  /** A new process runs; it cannot have connected yet. */
-  started(run: RunIdentity): void;
-  /** The process has ended by itself or by a stop; what it has started may still be ending. */
-  exited(): void;
-  /** Nothing is left of this run. */
-  gone(run: RunIdentity): void;
-  /** Something worth remembering has happened; the state, if it has changed, has changed already. */
-  happened(kind: HappeningKind, detail: Readonly<Record<string, unknown>>): void;
-}
-
-export type HappeningKind =
-  "started" | "exited" | "restarting" | "failed" | "stopping" | "stopped" | "stop_failed" | "swept";
 
 interface Run extends EndedRun {
   readonly startedMs: number;
   hasExited: boolean;
   releaseOutput(): void;
-}
-
-export interface SupervisorOptions {
-  readonly id: InstanceId;
-  readonly host: Host;
-  readonly log: TargetLog;
-  readonly output: Output;
-  readonly events: SupervisorEvents;
-  /** Before a restart. @throws if it must not be run any more */
-  prepare(): Promise<void>;
-  /** What is run, as it stands when a process is started. */
-  program(): { readonly path: string; readonly env: Readonly<Record<string, string>> };
-  settings(): InstanceSettings;
-  /** A mark that no other run has; it goes into the environment of the process. */
-  newMark(): string;
-  /** A control group for a run, where the system lets us have one. */
-  newCgroup(mark: string): Cgroup | undefined;
-  random(): number;
 }
 
 /** The process of one instance. */
@@ -128,6 +94,12 @@ export class Supervisor {
     return this.#exit;
   }
 
+  /** The same to be remembered, with what led to it. */
+  get last(): StoredEnd | null {
+    if (this.#exit === undefined) return null;
+    return { exit: this.#exit, wasStopped: this.#wasStopped, restarts: this.#restartCount };
+  }
+
   /** Why it is not running, in words, if there is more to say than how it ended. */
   get reason(): string | undefined {
     return this.#state === "waiting" || this.#state === "failed" ? this.#reason : undefined;
@@ -158,7 +130,16 @@ export class Supervisor {
   }
 
   /** Of the state before the daemon was started: it has failed, and nobody has looked at it. */
-  restoreFailure(reason: string): void {
+  restore({ failed, last }: Pick<StoredStatus, "failed" | "last">): void {
+    if (last !== null) {
+      this.#exit = last.exit;
+      this.#wasStopped = last.wasStopped;
+      this.#restartCount = last.restarts;
+    }
+    if (failed !== null) this.#fail(failed);
+  }
+
+  #fail(reason: string): void {
     this.#state = "failed";
     this.#reason = reason;
   }
@@ -167,7 +148,7 @@ export class Supervisor {
   restoreFailed(reason: string): void {
     if (this.#state !== "stopped") return; // somebody has started it meanwhile
     if (this.#options.settings().restart !== "no") return this.#tryAgain("start", reason);
-    this.restoreFailure(reason);
+    this.#fail(reason);
     this.#happened("failed", { reason });
   }
 

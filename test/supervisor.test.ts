@@ -6,7 +6,8 @@ import { Log, parseLogFilter } from "../src/log.ts";
 import type { Exit } from "../src/model.ts";
 import { Output } from "../src/output.ts";
 import { DEFAULT_SETTINGS, type InstanceSettings } from "../src/settings.ts";
-import { type HappeningKind, Supervisor } from "../src/supervisor.ts";
+import type { HappeningKind } from "../src/supervisor/options.ts";
+import { Supervisor } from "../src/supervisor.ts";
 import { dieOf, FakeHost, type FakeProcess } from "./support/host.ts";
 import { refusal } from "./support/refusal.ts";
 

@@ -44,6 +44,7 @@ const INSTANCE: Shape = {
   due: "time|null",
   restarts: "number",
   exit: "EXIT|null",
+  exit_by_stop: "flag",
   args: "[text]",
   env: "[text]",
   cwd: "text|null",

@@ -60,6 +60,9 @@ function isBusy({ state }: Runtime): boolean {
   return state === "running" || state === "waiting" || state === "stopping";
 }
 
+/** So often a program may end while it is waited for, if its policy is to start it again. */
+const MAX_CRASHES = 3;
+
 async function steer(
   session: Session,
   verb: CommandName,
@@ -163,9 +166,15 @@ function judgeStart(
       const ran = formatDuration(Number(detail["ran_ms"] ?? 0));
       if (detail["stopping"] === true) return new Unmet(`${cannot}: it was stopped meanwhile`);
       if (detail["code"] === 0) return "runs"; // it was a short piece of work, and it is done
-      if (runtime.restart !== "no" && runtime.restart !== undefined) return "on its way";
       const how = exitWords(detail as NonNullable<Runtime["exit"]>);
-      return new Unmet(`${cannot}: it ended with ${how} after ${ran}`);
+      if (runtime.restart === "no" || runtime.restart === undefined) {
+        return new Unmet(`${cannot}: it ended with ${how} after ${ran}`);
+      }
+      const crashes = seen.filter(({ kind }) => kind === "exited").length;
+      if (crashes < MAX_CRASHES) return "on its way";
+      return new Unmet(
+        `${cannot}: it has ended ${crashes} times, last with ${how} after ${ran}; it goes on being started again`,
+      );
     }
     case "failed":
       return new Unmet(`${cannot}: ${String(last.detail["reason"])}`);
@@ -208,7 +217,9 @@ function late(
   const [told] = last === undefined ? [] : tell([last], (id) => id);
   const message = `Cannot ${verb} instance ${JSON.stringify(name)} within ${formatDuration(timeoutMs)}`;
   return new OrchestratorError("timed_out", message, {
-    cause: new Error(told === undefined ? "nothing has happened yet" : `last: ${told.text}`),
+    cause: new Error(
+      told === undefined ? "nothing has happened yet" : `the last that happened: ${told.text}`,
+    ),
     hint: `it goes on; see "${CLI} status ${name}"`,
   });
 }

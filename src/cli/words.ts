@@ -75,21 +75,30 @@ export function stateWords(runtime: RuntimeInfo, nowMs: number): string {
       return `failed: ${reason ?? "too many restarts"}`;
     case "stopped":
       if (exit === null) return "stopped";
-      if ("signal" in exit && exit.signal === runtime.stop_signal) return "stopped";
+      if (isStopped(runtime)) {
+        const isUsual = "code" in exit ? exit.code === 0 : exit.signal === runtime.stop_signal;
+        return isUsual ? "stopped" : `stopped: ${exitWords(exit)}`;
+      }
       return `exited: ${exitWords(exit)}`;
     default: // of a newer daemon
       return state;
   }
 }
 
+/** Whether its end was asked for: by a stop, or by whoever sends the signal of one. */
+function isStopped({ exit, exit_by_stop, stop_signal }: RuntimeInfo): boolean {
+  return exit_by_stop || (exit !== null && "signal" in exit && exit.signal === stop_signal);
+}
+
 /** The colour of what is in trouble. */
 export const BAD = "31";
 
 /** The colour of a state: alive, on its way, or in trouble. */
-export function stateStyle({ state, exit, stop_signal }: RuntimeInfo): string {
+export function stateStyle(runtime: RuntimeInfo): string {
+  const { state, exit } = runtime;
   if (state === "running") return "32";
   if (state === "failed") return BAD;
   if (state === "waiting" || state === "stopping") return "33";
-  const isWell = exit === null || ("code" in exit ? exit.code === 0 : exit.signal === stop_signal);
+  const isWell = exit === null || isStopped(runtime) || ("code" in exit && exit.code === 0);
   return isWell ? "2" : BAD;
 }

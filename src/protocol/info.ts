@@ -57,6 +57,8 @@ export interface RuntimeInfo {
   readonly held: boolean;
   /** How the last process ended; null: it never ran, or runs for the first time. */
   readonly exit: { readonly code: number } | { readonly signal: string } | null;
+  /** That end was asked for, by a stop. */
+  readonly exit_by_stop: boolean;
   /** Messages received from it: routed to a link + unlinked + refused. */
   readonly messages: {
     readonly received: number;

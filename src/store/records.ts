@@ -8,6 +8,7 @@ import { OrchestratorError } from "../errors.ts";
 import { isObject } from "../json.ts";
 import { MAX_EVENT_BYTES } from "../limits.ts";
 import {
+  type Exit,
   formatTarget,
   type InstanceId,
   type LinkKey,
@@ -43,6 +44,16 @@ export interface StoredStatus {
   /** Of the last start. */
   readonly priority: Priority | null;
   readonly run: StoredRun | null;
+  readonly last: StoredEnd | null;
+}
+
+/** How the last process of an instance ended. */
+export interface StoredEnd {
+  readonly exit: Exit;
+  /** It was asked for by a stop. */
+  readonly wasStopped: boolean;
+  /** How often it had been started again by then. */
+  readonly restarts: number;
 }
 
 export interface StoredInstance extends StoredStatus {
@@ -113,24 +124,34 @@ export function decodeInstance(row: Row): Omit<StoredInstance, keyof StoredStatu
   return { id, path, binary, settings: decodeSettings(parse("instances", settings)) };
 }
 
+/** Where the row of a status has its last end: before the checksum. */
+const STATUS_LAST = 5;
+
 export function encodeStatus(id: InstanceId, status: StoredStatus): Row {
-  const { wanted, failed, priority, run } = status;
-  const json = run === null ? null : JSON.stringify(run);
-  return encodeRow("runs", [id, wanted ? 1 : 0, failed, priority, json]);
+  const { wanted, failed, priority, run, last } = status;
+  const json = (value: unknown): string | null => (value === null ? null : JSON.stringify(value));
+  const values = [id, wanted ? 1 : 0, failed, priority, json(run)];
+  // As before there was `last`, the checksum is of what is there.
+  const row = encodeRow("runs", last === null ? values : [...values, json(last)]);
+  return last === null ? row.toSpliced(-1, 0, null) : row;
 }
 
 /** @throws if the row is not whole */
 export function decodeStatus(row: Row): [id: InstanceId, status: StoredStatus] {
-  const [id, wanted, failed, priority, json] = decodeRow("runs", row);
+  const isLong = row[STATUS_LAST] !== null;
+  const values = decodeRow("runs", isLong ? row : row.toSpliced(STATUS_LAST, 1));
+  const [id, wanted, failed, priority, json, lastJson = null] = values;
   const run = json === null ? null : parse("runs", json);
+  const last = lastJson === null ? null : parse("runs", lastJson);
   const isWhole =
     isId(id) &&
     (wanted === 0 || wanted === 1) &&
     isTextOrNull(failed) &&
     isPriorityOrNull(priority) &&
-    (run === null || isRun(run));
+    (run === null || isRun(run)) &&
+    (last === null || isEnd(last));
   check(isWhole, "runs", "is not the status of an instance");
-  return [id, { wanted: wanted === 1, failed, priority, run }];
+  return [id, { wanted: wanted === 1, failed, priority, run, last }];
 }
 
 export function encodeLink({ key, settings }: StoredLink): Row {
@@ -246,6 +267,14 @@ function isRun(run: Readonly<Record<string, unknown>>): run is Record<string, un
     Number.isSafeInteger(run["startTicks"]) &&
     isText(run["bootId"]) &&
     isText(run["mark"])
+  );
+}
+
+function isEnd(end: Readonly<Record<string, unknown>>): end is Record<string, unknown> & StoredEnd {
+  const { exit, wasStopped, restarts } = end;
+  if (!isObject(exit) || typeof wasStopped !== "boolean") return false;
+  return (
+    Number.isSafeInteger(restarts) && (Number.isSafeInteger(exit["code"]) || isText(exit["signal"]))
   );
 }
 

@@ -54,4 +54,6 @@ export const SCHEMA: readonly string[] = [
     checksum INTEGER NOT NULL
   ) STRICT;
   `,
+  // JSON: how its last process ended; a row without it has the checksum that it had before
+  "ALTER TABLE runs ADD COLUMN last TEXT",
 ];

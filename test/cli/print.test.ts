@@ -32,6 +32,7 @@ function runtime(fields: Partial<RuntimeInfo> = {}): RuntimeInfo {
     dialect: null,
     held: false,
     exit: null,
+    exit_by_stop: false,
     messages: { received: 0, unlinked: 0, refused: 0 },
     ...fields,
   };

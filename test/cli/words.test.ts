@@ -38,6 +38,8 @@ describe("stateWords() and stateStyle()", () => {
     [{ exit: { code: 3 } }, "exited: code 3", "31"],
     [{ exit: { signal: "SIGINT" } }, "stopped", "2"],
     [{ exit: { signal: "SIGSEGV" } }, "exited: signal SIGSEGV", "31"],
+    [{ exit: { signal: "SIGKILL" }, exit_by_stop: true }, "stopped: signal SIGKILL", "2"],
+    [{ exit: { code: 3 }, exit_by_stop: true }, "stopped: code 3", "2"],
     [{ state: "running" }, "running", "32"],
     [{ state: "running", held: true }, "running, not read from: a link is full", "32"],
     [{ state: "stopping" }, "stopping", "33"],

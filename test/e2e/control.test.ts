@@ -68,6 +68,7 @@ describe.each(DIALECTS)("In the %s dialect", (dialect) => {
           dialect: "native",
           held: false,
           exit: null,
+          exit_by_stop: false,
           messages: { received: 0, unlinked: 0, refused: 0 },
         },
       });

@@ -365,6 +365,45 @@ test("A change that cannot be written is refused and undone (P-49)", () =>
     { limits: "trap '' XFSZ; ulimit -f 1024" },
   ));
 
+test("How an instance has ended is remembered by the next daemon, and what is done is not done again", () =>
+  withPlace(async (place) => {
+    const first = await place.start();
+    const ids: string[] = [];
+    for (const path of ["/bin/true", "/bin/false", "/bin/sleep"]) {
+      const id = crypto.randomUUID();
+      await first.control.ok({ Add: { id, path, args: ["1000"] } });
+      await first.control.ok({ Start: { id, priority: null } });
+      ids.push(id);
+    }
+    const [done, failed, stopped] = ids as [string, string, string];
+    await first.control.ok({ Stop: stopped });
+    const ends = async (control: Control): Promise<unknown[]> => {
+      const { runtimes } = await info(control);
+      return ids.map((id) => {
+        const { state, exit, exit_by_stop } = runtimes[id] ?? {};
+        return { state, exit, exit_by_stop };
+      });
+    };
+    const expected = [
+      { state: "stopped", exit: { code: 0 }, exit_by_stop: false },
+      { state: "stopped", exit: { code: 1 }, exit_by_stop: false },
+      { state: "stopped", exit: { signal: "SIGINT" }, exit_by_stop: true },
+    ];
+    await until("all have ended", async () => Bun.deepEquals(await ends(first.control), expected));
+    await until("that is written", () => {
+      const database = new Database(join(place.folder, "state", "state.db"), { readonly: true });
+      const rows = database.query("SELECT last FROM runs WHERE last IS NULL").values();
+      database.close();
+      return rows.length === 0;
+    });
+    await first.daemon.end("SIGKILL");
+    const second = await place.start();
+    expect(await ends(second.control)).toEqual(expected);
+    await second.control.ok({ Start: { id: done, priority: null } });
+    await second.control.ok({ Remove: failed });
+    await second.daemon.end("SIGTERM");
+  }));
+
 test("An upload that cannot be remembered is refused and undone (P-18, P-49)", () =>
   withPlace(async (place) => {
     const { daemon, control } = await place.start();

@@ -316,7 +316,7 @@ function stateSurface(): Surface {
   const path = join(folder, "state.db");
   const store = Store.open(path);
   const settings = { ...DEFAULT_SETTINGS, name: "ping", args: ["--fast"], env: { A: "1" } };
-  const status = { wanted: true, failed: null, priority: null, run: null };
+  const status = { wanted: true, failed: null, priority: null, run: null, last: null };
   const key = { from: undefined, typeName: "a::B", to: { kind: "instance", id: ID } } as const;
   store.set("ended", "stopped");
   store.putInstance({ id: ID as InstanceId, path: "/bin/ping", binary: null, settings, ...status });

@@ -15,7 +15,8 @@ import { Log, parseLogFilter } from "../../src/log.ts";
 import { MARK_VARIABLE, type ProcessEntry } from "../../src/host/processes.ts";
 import { Output } from "../../src/output.ts";
 import { DEFAULT_SETTINGS } from "../../src/settings.ts";
-import { type HappeningKind, Supervisor } from "../../src/supervisor.ts";
+import type { HappeningKind } from "../../src/supervisor/options.ts";
+import { Supervisor } from "../../src/supervisor.ts";
 import type { Random } from "../support/random.ts";
 
 /** A pause is over this much later at most: what the last run left is looked for first. */

@@ -14,7 +14,13 @@ type Change = (store: Store) => void;
 
 const TEXTS = ["a", "Z", "0", "-", " ", "'", '"', "\\", "\n", "ä", "€", "😀", "%", ";", "--"];
 
-export const IDLE: StoredStatus = { wanted: false, failed: null, priority: null, run: null };
+export const IDLE: StoredStatus = {
+  wanted: false,
+  failed: null,
+  priority: null,
+  run: null,
+  last: null,
+};
 
 /** An instance with nothing special about it. */
 export function plainInstance(id: string, name: string = `name-${id.slice(-4)}`): StoredInstance {
@@ -150,11 +156,15 @@ export class Registry {
   #status(): StoredStatus {
     const random = this.#random;
     const run = { pid: random.int(1, 99_999), startTicks: random.next(), bootId: "b", mark: "m\0" };
+    const exit = random.chance(0.5)
+      ? { code: random.int(0, 255), signal: undefined }
+      : { code: undefined, signal: "SIGINT" };
     return {
       wanted: random.chance(0.5),
       failed: random.chance(0.8) ? null : random.text(10, [...TEXTS, "\0"]),
       priority: random.pick([null, "high", "normal", "low"] as const),
       run: random.chance(0.5) ? null : run,
+      last: random.chance(0.5) ? null : { exit, wasStopped: random.chance(0.5), restarts: 3 },
     };
   }
 }
