@@ -9,4 +9,7 @@ process.on("SIGINT", () => {
   process.exit(0);
 });
 console.log("stopper: asking to be stopped");
-await runtime.stop(runtime.id).catch((error) => console.log(`stopper: ${error.message}`));
+await runtime.stop(runtime.id).catch((error) => {
+  console.log(`stopper: ${error.message}`);
+  process.exit(1);
+});

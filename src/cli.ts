@@ -48,8 +48,15 @@ export async function main(
     return (await RUN[command.name](session)) ?? 0;
   }
 
+  async function interrupted(): Promise<number> {
+    await terminal.interrupted;
+    // A shell ends the line of a program that a signal has ended, and not of one that exits.
+    if (terminal.reportIsScreen) terminal.report("\n");
+    return INTERRUPTED;
+  }
+
   try {
-    return await Promise.race([run(), terminal.interrupted.then(() => INTERRUPTED)]);
+    return await Promise.race([run(), interrupted()]);
   } catch (error) {
     if (error instanceof ClosedPipe) return 0;
     const { errorDocument, exitCode, formatError } = await import("./cli/print.ts");

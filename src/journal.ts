@@ -22,6 +22,7 @@ export type EventKind =
   | "failed"
   | "stopping"
   | "stopped"
+  | "start_failed"
   | "stop_failed"
   | "swept"
   | "removed"

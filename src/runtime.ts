@@ -61,7 +61,7 @@ export class Runtime {
       throw new OrchestratorError(
         "not_configured",
         "Cannot connect to an orchestrator: VEECLE_IPC_SOCKET and VEECLE_RUNTIME_ID are not set",
-        { hint: 'let an orchestrator start this program: "cli runtime add", then "start"' },
+        { hint: "let an orchestrator start this program: runtime add PROGRAM --start" },
       );
     }
     let runtime: Runtime | undefined;

@@ -3,7 +3,7 @@
 // A run is one process with everything that it starts. A stop is answered when nothing of the run is
 // left; what a process leaves behind when it ends by itself is ended as well.
 
-import { OrchestratorError } from "./errors.ts";
+import { messageChain, OrchestratorError } from "./errors.ts";
 import { Ending, STOP_SPANS } from "./supervisor/ending.ts";
 import type { Host, Spawned } from "./host.ts";
 import type { ResourcesInfo } from "./protocol/info.ts";
@@ -170,7 +170,9 @@ export class Supervisor {
       this.#spawn();
     } catch (error) {
       this.#priority = before;
-      throw cannotStart(this.#id, error);
+      const refused = cannotStart(this.#id, error);
+      this.#happened("start_failed", { reason: messageChain(refused).slice(1).join(": ") });
+      throw refused;
     }
     this.#cancelTimer();
     this.#restarts.reset();

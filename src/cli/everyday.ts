@@ -62,7 +62,7 @@ export const EVERYDAY: readonly Command[] = [
     summary: "Say what an instance is doing, why, and what it has done last",
     details:
       "Exit code 3 if one of them does not run. Without a NAME it says what the daemon holds, as no\n" +
-      "command at all does.",
+      "command at all does, with exit code 5 if there is none.",
     arguments: [OPTIONAL_NAMES],
     options: [],
     examples: ["status ping", "status ping pong", "status"],
@@ -127,7 +127,7 @@ export const EVERYDAY: readonly Command[] = [
   {
     name: "restart",
     summary: "Stop instances and start them again",
-    details: "One that does not run is started; --all means those that run.",
+    details: "One that does not run is started; --all means those that run, or wait to.",
     arguments: [OPTIONAL_NAMES],
     options: [ALL, PRIORITY, TIMEOUT, NO_WAIT, QUIET],
     examples: ["restart ping", "restart --all"],

@@ -11,7 +11,8 @@ import { BAD, count, stateStyle } from "./words.ts";
 /** A command, and what it does. */
 type Next = readonly [command: string, text: string];
 
-export async function first(session: Session): Promise<void> {
+/** Returns whether a daemon answers. */
+export async function first(session: Session): Promise<boolean> {
   const where = formatAddress(session.address);
   let said: string;
   let next: readonly Next[];
@@ -40,6 +41,7 @@ export async function first(session: Session): Promise<void> {
       `${escapeText(said)}\n\n` +
       all.map(([command, text]) => `  ${escapeText(command.padEnd(width))}  ${text}\n`).join(""),
   );
+  return info !== undefined;
 }
 
 function holds(info: Info): string {

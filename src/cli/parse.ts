@@ -227,7 +227,7 @@ function takeOptions(
     const names = known.flatMap(({ name, short }) =>
       short === undefined ? [name] : [name, short],
     );
-    const same = names.filter((name) => name === OPTION_HABITS[unknown]);
+    const same = names.filter((name) => OPTION_HABITS[unknown]?.includes(name));
     throw misuse(
       `Cannot run "${command.name}": unknown option ${quote(unknown)}`,
       meant(same.length > 0 ? same : nearest(unknown, names)) ?? usageHint(command),
@@ -280,7 +280,8 @@ function checkValue(kind: ValueKind, name: string, value: string): void {
   if (fault === undefined) return;
   // The value of a variable may be secret.
   const shown = kind === "variable" ? value.replace(/=.*/s, "=…") : value;
-  throw misuse(`Cannot use ${quote(shown)} as ${name}: ${fault}`);
+  const hint = kind === "duration" && /^[0-9]+$/.test(value) ? meant([`${value}s`]) : undefined;
+  throw misuse(`Cannot use ${quote(shown)} as ${name}: ${fault}`, hint);
 }
 
 /** @throws `misuse` for an address, whose parser names the fault itself */
@@ -351,7 +352,7 @@ function valueFault(kind: ValueKind, value: string): string | undefined {
 }
 
 function oneOf(words: readonly string[], value: string): string | undefined {
-  return words.includes(value) ? undefined : `it is ${words.join(", ")}`;
+  return words.includes(value) ? undefined : `it is none of ${words.join(", ")}`;
 }
 
 function misuse(message: string, hint?: string): OrchestratorError {

@@ -2,6 +2,7 @@
 
 import { parseTcpAddress } from "../address.ts";
 import { OrchestratorError } from "../errors.ts";
+import { isIPv4 } from "../ip.ts";
 import { type InstanceId, type LinkTarget, parseTarget } from "../model.ts";
 import { nearest } from "../nearest.ts";
 
@@ -21,10 +22,15 @@ export function findInstance(text: string, instances: ReadonlyMap<InstanceId, st
   const [first] = found;
   if (first === undefined) {
     const names = nearest(text, [...instances.values()]);
+    const isAddress = isIPv4(text);
     throw new OrchestratorError(
       "not_found",
       `Cannot find instance ${JSON.stringify(text)}: it is no name, and no id begins or ends with it`,
-      names.length === 0 ? {} : { hint: `did you mean ${names.join(" or ")}?` },
+      isAddress
+        ? { hint: `another orchestrator is HOST:PORT, such as ${text}:2661` }
+        : names.length === 0
+          ? {}
+          : { hint: `did you mean ${names.join(" or ")}?` },
     );
   }
   if (found.length > 1) {

@@ -38,6 +38,9 @@ const RATE_MS = 200;
 /** The exit code says whether all of them run. */
 const NOT_RUNNING = 3;
 
+/** Exit code where no daemon answers, as that of every error that tells so. */
+const NO_DAEMON = 5;
+
 /** A link, and how many messages a second take it now. */
 type Flow = LinkInfo & { readonly per_second: number };
 
@@ -52,8 +55,7 @@ interface Picture {
 
 export async function status(session: Session): Promise<number> {
   if (session.values.all("NAME").length === 0) {
-    await (await import("./first.ts")).first(session);
-    return 0;
+    return (await (await import("./first.ts")).first(session)) ? 0 : NO_DAEMON;
   }
   const info = await session.info();
   const instances = session.chosen(info);

@@ -76,7 +76,7 @@ export async function* crashesWhole(
 }
 
 function isBad({ kind, detail }: EventInfo): boolean {
-  if (kind === "failed" || kind === "stop_failed" || kind === "dropped") return true;
+  if (kind === "failed" || kind.endsWith("_failed") || kind === "dropped") return true;
   if (kind === "restarting") return true;
   return kind === "exited" && detail["stopping"] !== true && detail["code"] !== 0;
 }
@@ -111,6 +111,8 @@ function eventWords(event: EventInfo, nameOf: NameOf): string {
       const kill = `killed in ${formatDuration(number(detail["grace_ms"]))} if it does not end`;
       return `${of} stopping: ${text(detail["signal"])}, ${kill}`;
     }
+    case "start_failed":
+      return `${of} could not be started: ${text(detail["reason"])}`;
     case "stop_failed":
       return `${of} could not be stopped; still there: ${text(detail["left"])}`;
     case "swept":

@@ -69,6 +69,7 @@ export function explain(facts: Facts, nameOfId: NameOf, nowMs: number): Explanat
   const { instance, events, lastLine } = facts;
   const { name, runtime } = instance;
   const exited = events.findLast(({ kind }) => kind === "exited");
+  const refused = events.findLast(({ kind }) => kind === "start_failed");
   const words =
     lastLine === undefined ? "It printed nothing." : `Its last line: "${lastLine.line}".`;
   const ended = endWords(instance, exited, nowMs);
@@ -99,6 +100,11 @@ export function explain(facts: Facts, nameOfId: NameOf, nowMs: number): Explanat
         next: next.start,
       };
     default:
+      if (refused !== undefined && refused.seq > (exited?.seq ?? 0)) {
+        const ago = formatDuration(nowMs - refused.time);
+        const reason = String(refused.detail["reason"]);
+        return { why: `${name} could not be started ${ago} ago: ${reason}.`, next: next.start };
+      }
       if (exited === undefined && runtime.exit === null) {
         return { why: `${name} has not been started.`, next: next.start };
       }
@@ -132,7 +138,8 @@ function running({ instance, links }: Facts, nameOfId: NameOf, nowMs: number): E
   let next = `status ${name}`;
   const waiting = links.filter(({ to }) => to === id).reduce((sum, { queued }) => sum + queued, 0);
   if (!runtime.connected) {
-    sentences.push("It has not connected to its socket.");
+    // Most programs know nothing of a socket: it is worth a word only if messages wait for it.
+    if (waiting > 0) sentences.push("It has not connected to its socket.");
     if (waiting > 0) sentences.push(`${count(waiting, "message")} for it wait until it does.`);
   } else if (waiting > 0) {
     sentences.push(

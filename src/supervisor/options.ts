@@ -21,7 +21,15 @@ export interface SupervisorEvents {
 }
 
 export type HappeningKind =
-  "started" | "exited" | "restarting" | "failed" | "stopping" | "stopped" | "stop_failed" | "swept";
+  | "started"
+  | "start_failed"
+  | "exited"
+  | "restarting"
+  | "failed"
+  | "stopping"
+  | "stopped"
+  | "stop_failed"
+  | "swept";
 
 export interface SupervisorOptions {
   readonly id: InstanceId;

@@ -49,6 +49,11 @@ describe("tell()", () => {
       false,
     ],
     [event("stopped"), "ping stopped", false],
+    [
+      event("start_failed", { reason: "no such file" }),
+      "ping could not be started: no such file",
+      true,
+    ],
     [event("stop_failed", { left: "7 sh" }), "ping could not be stopped; still there: 7 sh", true],
     [event("swept"), "ping left processes behind, which were killed", false],
     [event("linked", link, null), "linked: any → a::T → pong", false],

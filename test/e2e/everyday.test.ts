@@ -120,6 +120,9 @@ describe("start, stop and restart", () => {
       const refused = await desk.run("start", "locked");
       expect([refused.code, refused.out]).toEqual([1, ""]);
       expect(refused.err).toContain("hint: make it executable with chmod +x");
+      const why = await desk.run("why", "locked");
+      expect(why.out).toMatch(/^locked could not be started [0-9.]+ m?s ago: permission denied/i);
+      expect((await desk.run("events", "locked")).out).toContain("locked could not be started: ");
     }),
   );
 

@@ -66,7 +66,7 @@ export async function down(session: Session): Promise<number> {
         "misuse",
         `Cannot end ${count(ending.length, "running instance")} without being asked to`,
         {
-          hint: `add -y: ${CLI} down -y`,
+          hint: `add -y: ${CLI} down ${[...session.values.all("FILE"), "-y"].join(" ")}`,
         },
       );
     }
