@@ -69,6 +69,8 @@ export async function offer(
     offers = await valuesOf(option.value.kind, ask, []);
     if (assigned !== null) offers = offers.map(([word, text]) => [`${option.name}=${word}`, text]);
   } else if (before.includes("--")) offers = [];
+  else if (given[0] === "daemon")
+    offers = current.startsWith("-") ? await daemonOptions(before) : [];
   else if (current.startsWith("-")) offers = optionsOf(commandIn(given), before);
   else offers = await nextWords(given, ask);
   return offers.filter(([word]) => word.startsWith(current));
@@ -96,20 +98,29 @@ function optionsOf(command: Command | undefined, before: readonly string[]): Off
     .map(({ name, text }) => [name, text]);
 }
 
+/** From the page of its help, which says what each does. */
+async function daemonOptions(before: readonly string[]): Promise<Offer[]> {
+  const { DAEMON_USAGE } = await import("../daemon/options.ts");
+  const lines = [...DAEMON_USAGE.matchAll(/^ {2}(-.*?)\n? {2,}(\S.*)$/gm)];
+  return lines
+    .flatMap(([, names = "", text = ""]) =>
+      [...names.matchAll(/--[a-z-]+/g)].map(([name]): Offer => [name, text]),
+    )
+    .filter(([name]) => !before.includes(name) || name === "--peer");
+}
+
 async function nextWords(
   given: readonly string[],
   ask: () => Promise<Info | undefined>,
 ): Promise<Offer[]> {
   const [noun] = given;
-  if (noun === "help") return commandWords(given.slice(1));
+  const daemon: Offer = ["daemon", "Start the orchestrator"];
+  if (noun === "help")
+    return [...commandWords(given.slice(1)), ...(given.length === 1 ? [daemon] : [])];
   const command = commandIn(given);
   if (command === undefined) {
     if (noun !== undefined) return commandWords(given);
-    return [
-      ...commandWords([]),
-      ["daemon", "Start the orchestrator"],
-      ["help", "Print the page of a command"],
-    ];
+    return [...commandWords([]), daemon, ["help", "Print the page of a command"]];
   }
   const done = given.slice(command.name.split(" ").length);
   const last = command.arguments.at(-1);
@@ -151,10 +162,8 @@ async function valuesOf(
         .map((runtime): Offer => [runtime.name, stateWords(runtime, Date.now())])
         .toSorted(([a], [b]) => (a < b ? -1 : 1));
     }
-    case "type": {
-      const { routes = [] } = (await ask()) ?? {};
-      return plain([...new Set(routes.map(({ type_name }) => type_name))].toSorted());
-    }
+    case "type":
+      return plain(await types(ask));
     case "priority":
       return plain(["high", "normal", "low"]);
     case "policy":
@@ -166,7 +175,10 @@ async function valuesOf(
     case "stream":
       return plain(["stdout", "stderr"]);
     case "condition":
-      return plain([...CONDITIONS, "message:"]);
+      return plain([
+        ...CONDITIONS,
+        ...["", ...(await types(ask))].map((type) => `message:${type}`),
+      ]);
     case "format":
       return plain(FORMATS);
     case "column":
@@ -176,6 +188,12 @@ async function valuesOf(
     default:
       return [];
   }
+}
+
+/** Types of which the daemon knows links. */
+async function types(ask: () => Promise<Info | undefined>): Promise<string[]> {
+  const { routes = [] } = (await ask()) ?? {};
+  return [...new Set(routes.map(({ type_name }) => type_name))].toSorted();
 }
 
 // Bash breaks words at colons and equals signs, and wants only what stands behind the last of them.
@@ -199,10 +217,12 @@ complete -o default -F _veecle_orchestrator veecle-orchestrator
 const ZSH = `#compdef veecle-orchestrator
 # veecle-orchestrator: completion for zsh; for this shell: source <(veecle-orchestrator completion zsh)
 _veecle_orchestrator() {
-  local line
+  local line text
   local -a offers
   for line in "\${(@f)$("\${words[1]}" completion words -- "\${(@)words[2,CURRENT]}" 2>/dev/null)}"; do
-    [[ -n $line ]] && offers+=("\${\${line%%$'\\t'*}//:/\\\\:}:\${line#*$'\\t'}")
+    [[ -n $line ]] || continue
+    text="\${line#*$'\\t'}"
+    offers+=("\${\${line%%$'\\t'*}//:/\\\\:}\${text:+:$text}")
   done
   if (( $#offers )); then _describe word offers; else _files; fi
 }

@@ -1,6 +1,7 @@
 // The help pages: examples first, then options, all from the table of `commands.ts`.
 
 import { argumentWord, COMMANDS, findCommand, NOUNS, usage } from "./commands.ts";
+import { DAEMON_USAGE } from "../daemon/options.ts";
 import { CLI, type Command, COMMON_OPTIONS, DAEMON, type Option } from "./surface.ts";
 
 /** What each exit code says. */
@@ -46,17 +47,7 @@ function nounPage(noun: string, summary: string): string {
 }
 
 function daemonPage(): string {
-  return page(
-    "The daemon runs instances and routes their messages; the other commands talk to it.",
-    [
-      "Examples",
-      [
-        [DAEMON, ""],
-        [`${DAEMON} --control-socket ./control.socket --ipc-socket 127.0.0.1:2661`, ""],
-      ],
-    ],
-    ["Its own page", [[`${DAEMON} --help`, ""]]],
-  );
+  return `The daemon runs instances and routes their messages; the other commands talk to it.\n\n${DAEMON_USAGE}`;
 }
 
 function overview(): string {

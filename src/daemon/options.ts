@@ -44,7 +44,8 @@ export interface DaemonOptions {
   readonly writeLog: (line: string) => void;
 }
 
-const USAGE = `Usage: veecle-orchestrator daemon [options]      (from source: bun run daemon [options])
+/** The page of `daemon --help`. */
+export const DAEMON_USAGE = `Usage: veecle-orchestrator daemon [options]      (from source: bun run daemon [options])
 
 Examples:
   veecle-orchestrator daemon
@@ -112,7 +113,7 @@ export function parseDaemonOptions(
       hint: "--help prints all options",
     });
   }
-  if (values["help"] === true) return USAGE;
+  if (values["help"] === true) return DAEMON_USAGE;
   if (values["version"] === true) return versionLine();
   const text = (key: string, variable?: string): string | undefined => {
     const value = values[key] ?? (variable === undefined ? undefined : env[variable]);
