@@ -6,6 +6,8 @@ import { formatDuration, stateStyle, stateWords } from "./words.ts";
 
 const HEADER = ["NAME", "STATE", "PID", "UPTIME", "RESTARTS", "CONNECTED", "MESSAGES", "ID"];
 const STATE_COLUMN = 1;
+/** Why something does not run is worth more than these, and `status` has them all. */
+const SPARE = ["MESSAGES", "CONNECTED", "ID", "RESTARTS"].map((name) => HEADER.indexOf(name));
 
 /** Digits of an id that are shown at least: its end, since ids made together begin alike. */
 const SHOWN_DIGITS = 8;
@@ -25,7 +27,12 @@ export async function ps(session: Session): Promise<void> {
     const rows = instances.map((instance, index) => row(instance, ids[index] as string, nowMs));
     const style = (index: number, column: number): string =>
       column === STATE_COLUMN ? stateStyle((instances[index] as Chosen).runtime) : "";
-    const table = formatTable(HEADER, rows, { colour, columns: terminal.columns, style });
+    const table = formatTable(HEADER, rows, {
+      colour,
+      columns: terminal.columns,
+      spare: SPARE,
+      style,
+    });
     if (instances.length > 0) return table;
     if (terminal.outputIsScreen) return paint(colour, "2", "no instances\n");
     return table;

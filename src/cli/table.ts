@@ -23,6 +23,8 @@ export interface TableOptions {
   readonly colour: boolean;
   /** Of the screen; without it, rows are as long as they are. */
   readonly columns?: number | undefined;
+  /** Columns that are left out where not all fit, the first one first: better than all of them cut. */
+  readonly spare?: readonly number[];
   /** The style of a cell, or "". */
   style?(row: number, column: number): string;
 }
@@ -31,7 +33,7 @@ export interface TableOptions {
 export function formatTable(
   header: readonly string[],
   rows: readonly (readonly string[])[],
-  { colour, columns, style }: TableOptions,
+  { colour, columns, spare = [], style }: TableOptions,
 ): string {
   const cells = rows.map((row) => {
     const all = row.join(" ");
@@ -44,16 +46,19 @@ export function formatTable(
       if (width > (widths[column] ?? 0)) widths[column] = width;
     }
   }
-  if (columns !== undefined) shrink(widths, columns);
+  const left = columns === undefined ? new Set<number>() : leaveOut(widths, spare, columns);
+  const last = header.findLastIndex((_, column) => !left.has(column));
+  if (columns !== undefined) shrink(widths, left, columns);
   const line = (row: readonly string[], styleOf: (column: number) => string): string => {
     let text = "";
     for (let column = 0; column < row.length; column++) {
+      if (left.has(column)) continue;
       const width = widths[column] as number;
       const cell = row[column] as string;
       const shown = columns === undefined ? cell : fit(cell, width);
       const look = styleOf(column);
       text += look === "" ? shown : paint(colour, look, shown);
-      if (column < row.length - 1) text += " ".repeat(width - Bun.stringWidth(shown) + 2);
+      if (column < last) text += " ".repeat(width - Bun.stringWidth(shown) + 2);
     }
     text = text.trimEnd();
     return columns === undefined ? text : fit(text, columns);
@@ -63,9 +68,26 @@ export function formatTable(
   return [paint(colour, "1", head), ...body].map((text) => `${text}\n`).join("");
 }
 
+/** Columns too many for one row, of those that are spare. */
+function leaveOut(
+  widths: readonly number[],
+  spare: readonly number[],
+  columns: number,
+): ReadonlySet<number> {
+  const left = new Set<number>();
+  let total = widths.reduce((sum, width) => sum + width + 2, -2);
+  for (const column of spare) {
+    if (total <= columns) break;
+    left.add(column);
+    total -= (widths[column] as number) + 2;
+  }
+  return left;
+}
+
 /** Takes from the widest columns until the row fits, or nothing more can be taken. */
-function shrink(widths: number[], columns: number): void {
-  const gaps = 2 * (widths.length - 1);
+function shrink(widths: number[], left: ReadonlySet<number>, columns: number): void {
+  for (const column of left) widths[column] = 0;
+  const gaps = 2 * (widths.length - left.size - 1);
   let excess = widths.reduce((sum, width) => sum + width, gaps) - columns;
   while (excess > 0) {
     const widest = Math.max(...widths);

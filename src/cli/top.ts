@@ -153,6 +153,8 @@ const HEADER = [
   "UPTIME",
 ];
 
+const SPARE = ["RESTARTS", "UPTIME", "DROPPED", "QUEUED"].map((name) => HEADER.indexOf(name));
+
 function table(
   loads: readonly Load[],
   nowMs: number,
@@ -176,7 +178,7 @@ function table(
   });
   const style = (row: number, column: number): string =>
     column === 1 ? stateStyle((loads[row] as Load).instance.runtime) : "";
-  return formatTable(HEADER, rows, { colour, columns, style });
+  return formatTable(HEADER, rows, { colour, columns, spare: SPARE, style });
 }
 
 function draw(

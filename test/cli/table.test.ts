@@ -36,6 +36,22 @@ describe("formatTable()", () => {
     }
   });
 
+  test("leaves out what is spare before it cuts anything", () => {
+    const header = ["NAME", "A", "STATE", "B"];
+    const rows = [["ping", "spare", "waiting after a crash", "spare too"]];
+    const at = (columns: number): string[] =>
+      formatTable(header, rows, { colour: false, columns, spare: [3, 1] })
+        .split("\n")
+        .slice(0, 2);
+    expect(at(45)).toEqual([
+      "NAME  A      STATE                  B",
+      "ping  spare  waiting after a crash  spare too",
+    ]);
+    expect(at(44)).toEqual(["NAME  A      STATE", "ping  spare  waiting after a crash"]);
+    expect(at(33)).toEqual(["NAME  STATE", "ping  waiting after a crash"]);
+    expect(at(20)).toEqual(["NAME  STATE", "ping  waiting after…"]);
+  });
+
   test("colours cells, not what stands between them", () => {
     const style = (_row: number, column: number): string => (column === 0 ? "32" : "");
     expect(formatTable(header, [["a", "b"]], { colour: true, style })).toBe(

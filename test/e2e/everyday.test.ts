@@ -367,7 +367,13 @@ describe("at a terminal", () => {
       await using narrow = desk.screen("ps", { columns: 60 });
       expect(await narrow.ended()).toBe(0);
       for (const line of narrow.lines) expect(Bun.stringWidth(line)).toBeLessThanOrEqual(60);
-      expect(narrow.lines[1]).toContain("…");
+      expect(narrow.lines[0]).toMatch(/^NAME +STATE +PID +UPTIME/);
+      expect(narrow.lines[0]).not.toContain("MESSAGES");
+      expect(narrow.lines[1]).toStartWith("a-rather-long-name-for-an-instance  stopped");
+      await using tiny = desk.screen("ps", { columns: 40 });
+      expect(await tiny.ended()).toBe(0);
+      for (const line of tiny.lines) expect(Bun.stringWidth(line)).toBeLessThanOrEqual(40);
+      expect(tiny.lines[1]).toContain("…");
       for (const env of [{ NO_COLOR: "1" }, { TERM: "dumb" }]) {
         await using plain = desk.screen("ps", { env });
         await plain.ended();
