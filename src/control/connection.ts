@@ -227,8 +227,8 @@ export class ControlConnection {
       const answer = (): string | JsonPieces => {
         if (batch?.error !== undefined)
           return this.#refusal(parsed, unkept(request, batch.error), isChange);
-        const isShown = request.kind !== "Info" && request.kind !== "Environment"; // long; secret
-        const shown = isShown ? JSON.stringify(value) : "…";
+        // What is more than a word is long, or secret.
+        const shown = value === null || typeof value === "string" ? JSON.stringify(value) : "…";
         log.info("run:connection:handle_request", "processed request", {
           "connection.id": this.#id,
           "request.parsed": parsed,
