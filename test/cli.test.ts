@@ -264,7 +264,7 @@ describe("main() fails", () => {
       out: "",
       err:
         "error: Cannot start instance\ncaused by: no such file or directory\n" +
-        'hint: check the path with "bun run cli runtime list", or add it again with --copy\n',
+        'hint: remove it with "bun run cli runtime remove", and add it with the right path\n',
     });
   });
 

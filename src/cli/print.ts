@@ -91,7 +91,10 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
       if (reasons.includes("not a program")) {
         return "is it built for this machine? a script begins with #! and its interpreter";
       }
-      return `check the path with "${CLI} runtime list", or add it again with --copy`;
+      if (reasons.includes("the interpreter")) {
+        return "install what its first line names, or build it for this machine";
+      }
+      return `remove it with "${CLI} runtime remove", and add it with the right path`;
     }
     case "permission_denied":
       if (own !== undefined || !messageChain(error).join(" ").includes("token")) return own;

@@ -68,7 +68,7 @@ describe("formatError()", () => {
     expect(formatError(error, asked("runtime start"), false)).toBe(
       'error: Cannot start instance "ping": Cannot run "/opt/ping"\n' +
         "caused by: no such file or directory\n" +
-        'hint: check the path with "bun run cli runtime list", or add it again with --copy\n',
+        'hint: remove it with "bun run cli runtime remove", and add it with the right path\n',
     );
   });
 
