@@ -40,6 +40,7 @@ export async function add(session: Session): Promise<void> {
   if (session.isQuiet) await session.print(id);
   else if (!session.isJson) await session.print(`added instance ${id}${sent}`);
   if (settings.name === undefined) await reportName(session, id);
+  if (bytes === null && !started) doubt(session, path);
   if (started) await session.request({ kind: "Start", id, priority: undefined });
   if (session.isJson) {
     const name = settings.name ?? null;
@@ -53,6 +54,22 @@ async function reportName(session: Session, id: InstanceId): Promise<void> {
   const names = await session.named().catch(() => undefined);
   const name = names?.get(id);
   if (name) session.terminal.report(`named ${escapeText(name)}\n`);
+}
+
+/** Says at once, at a terminal, what a start would say. A file may come later, and that of another machine is not ours. */
+function doubt(session: Session, path: string): void {
+  const isForPeople = session.terminal.reportIsScreen && !session.isQuiet && !session.isJson;
+  if (!isForPeople || session.address.kind !== "unix" || !path.includes("/")) return;
+  let reason: string | undefined;
+  try {
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found === undefined) reason = "there is no such file yet";
+    else if (found.isDirectory()) reason = "it is a folder";
+    else if ((found.mode & 0o111) === 0) reason = "it is not executable yet: chmod +x";
+  } catch {
+    return; // the daemon may see what we do not
+  }
+  if (reason !== undefined) session.terminal.report(`note: ${escapeText(path)}: ${reason}\n`);
 }
 
 /** The settings of an instance that options give; relative paths are the user's. */

@@ -355,6 +355,22 @@ describe("wait for one that does not run", () => {
 
 describe("at a terminal", () => {
   test(
+    "runtime add says what is wrong with a file that will not start",
+    withDesk(async (desk) => {
+      const said = async (path: string): Promise<string> => {
+        await using screen = desk.screen(`runtime add ${path}`, { columns: 200 });
+        expect(await screen.ended()).toBe(0);
+        return screen.lines.find((line) => line.startsWith("note: ")) ?? "";
+      };
+      expect(await said("/nope/ping")).toBe("note: /nope/ping: there is no such file yet");
+      expect(await said("/tmp")).toBe("note: /tmp: it is a folder");
+      const path = desk.daemon.script("#!/bin/sh\n", 0o600);
+      expect(await said(path)).toBe(`note: ${path}: it is not executable yet: chmod +x`);
+      expect(await said("/bin/true")).toBe("");
+    }),
+  );
+
+  test(
     "tables are as wide as the screen, and states have colours",
     withDesk(async (desk) => {
       await desk.add("a-rather-long-name-for-an-instance", STEADY);
