@@ -143,12 +143,13 @@ export function formatRuntimes(info: Info, colour: boolean): string {
   return formatTable(header, rows, { colour });
 }
 
-/** The table of `link list`. */
-export function formatLinks(info: Info, colour: boolean): string {
+/** The table of `link list`; with names in the place of ids, for people. */
+export function formatLinks(info: Info, colour: boolean, hasNames: boolean = false): string {
+  const shown = (id: string): string => (hasNames ? info.runtimes[id]?.name : undefined) ?? id;
   const rows = info.routes.map((link) => [
-    link.from ?? "(any)",
+    link.from === null ? "(any)" : shown(link.from),
     link.type_name,
-    link.to,
+    shown(link.to),
     String(link.routed),
     String(link.delivered),
     formatDropped(link),

@@ -76,7 +76,9 @@ export const RUN: Readonly<Record<CommandName, (session: Session) => Promise<num
     const info = await session.info();
     const { formatLinks } = await import("./print.ts");
     const links: readonly LinkInfo[] = info.routes;
-    await session.answer({ links }, () => formatLinks(info, session.colour));
+    await session.answer({ links }, () =>
+      formatLinks(info, session.colour, session.terminal.outputIsScreen),
+    );
   },
   clear,
   ps: async (session) => (await import("./ps.ts")).ps(session),

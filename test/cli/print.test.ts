@@ -182,6 +182,18 @@ describe("formatRuntimes()", () => {
   });
 });
 
+test("formatLinks() prints names for people, where there are any", () => {
+  const link = { queue: "4MiB", on_full: "drop-oldest", owner: null, dropped: {} } as const;
+  const counts = { routed: 1, delivered: 1, queued: 0 };
+  const routes: LinkInfo[] = [
+    { type_name: "T", from: ID, to: "127.0.0.1:2661", ...link, ...counts },
+    { type_name: "T", from: null, to: ID, ...link, ...counts },
+  ];
+  const lines = formatLinks(info({ [ID]: runtime() }, routes), false, true).split("\n");
+  expect(lines[1]).toMatch(/^ping +T +127\.0\.0\.1:2661 +1 /);
+  expect(lines[2]).toMatch(/^\(any\) +T +ping +1 /);
+});
+
 test("formatLinks() prints source, type, target and accounts", () => {
   const settings = { queue: "4MiB", on_full: "drop-oldest", owner: null } as const;
   const accounts = { routed: 10, delivered: 7, queued: 1 };
