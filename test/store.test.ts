@@ -1,3 +1,4 @@
+import { Database } from "bun:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -11,7 +12,8 @@ import {
   MAX_STATE_LOG_BYTES,
   STATE_LOG_BYTES,
 } from "../src/limits.ts";
-import type { StoredEvent } from "../src/store/records.ts";
+import { encodeInstance, encodeRow, type StoredEvent } from "../src/store/records.ts";
+import { APPLICATION_ID, SCHEMA } from "../src/store/schema.ts";
 import { Store } from "../src/store.ts";
 import { property } from "./support/random.ts";
 import { refusal } from "./support/refusal.ts";
@@ -314,4 +316,28 @@ describe("Whoever is killed while it commits (R1)", () => {
       store.close();
     }
   });
+});
+
+test("A state of before how instances ended was remembered is brought up to date", () => {
+  const path = newPath();
+  const before = new Database(path, { create: true, readwrite: true });
+  before.run(SCHEMA[0] as string);
+  before.run(`PRAGMA application_id = ${APPLICATION_ID}; PRAGMA user_version = 1`);
+  const insert =
+    "INSERT INTO instances (id, path, binary, settings, checksum) VALUES (?, ?, ?, ?, ?)";
+  before.query(insert).run(...encodeInstance(plainInstance(idOf(1))));
+  before
+    .query("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?)")
+    .run(...encodeRow("runs", [idOf(1), 1, null, "high", null]));
+  before.close();
+  let store = Store.open(path);
+  const status = { ...IDLE, wanted: true, priority: "high" } as const;
+  expect(store.load().instances).toEqual([{ ...plainInstance(idOf(1)), ...status }]);
+  const exit = { code: 3, signal: undefined };
+  const ended = { ...IDLE, last: { exit, wasStopped: true, restarts: 2 } };
+  store.putStatus(idOf(1), ended);
+  store.close();
+  store = Store.open(path);
+  expect(store.load().instances).toEqual([{ ...plainInstance(idOf(1)), ...ended }]);
+  store.close();
 });
