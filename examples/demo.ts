@@ -15,6 +15,7 @@ import { join } from "node:path";
 
 import { parseAddress } from "../src/address.ts";
 import { ControlClient } from "../src/client.ts";
+import { SAME_KEY_MS } from "../src/limits.ts";
 import { LineScanner } from "../src/lines.ts";
 import type { Info } from "../src/protocol/info.ts";
 
@@ -25,8 +26,7 @@ let isInterrupted = false;
 let interruptedAt = 0;
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
   process.on(signal, () => {
-    // One Ctrl-C comes twice under `bun run`: from the terminal, and passed on by it.
-    if (isInterrupted && Date.now() - interruptedAt < 500) return;
+    if (isInterrupted && Date.now() - interruptedAt < SAME_KEY_MS) return;
     if (isInterrupted) process.exit(130); // asked twice: at once
     isInterrupted = true;
     interruptedAt = Date.now();

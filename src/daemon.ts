@@ -397,7 +397,6 @@ class Signals {
       resolve();
       const now = performance.now();
       if (stoppingSince !== undefined) {
-        // One Ctrl-C comes twice under `bun run`: from the terminal, and passed on by it.
         if (signal === "SIGINT" && now - stoppingSince < SAME_KEY_MS) return;
         this.onSecond();
         log.write(`received ${signal} again, killed all instances\n`);

@@ -352,5 +352,6 @@ export const REST_MS = 2_000;
 /** Not more often than that: it costs a millisecond, and some faults afterwards. */
 export const REST_INTERVAL_MS = 60_000;
 
-/** A SIGINT so soon after the first one is the same Ctrl-C, and no second one. */
+/** A SIGINT so soon after the first one is the same Ctrl-C, and no second one: `bun run` passes on what
+ * the terminal has sent already. */
 export const SAME_KEY_MS = 500;

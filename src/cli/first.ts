@@ -6,7 +6,7 @@ import { escapeText } from "../log.ts";
 import type { Info } from "../protocol/info.ts";
 import { everyInstance, type Session } from "./session.ts";
 import { CLI, DAEMON } from "./surface.ts";
-import { BAD, count, stateStyle } from "./words.ts";
+import { count, isInTrouble } from "./words.ts";
 
 /** A command, and what it does. */
 type Next = readonly [command: string, text: string];
@@ -60,7 +60,7 @@ function afterInfo(info: Info): Next[] {
       [`${CLI} up FILE`, "or everything that a manifest names"],
     ];
   }
-  const failed = instances.find(({ runtime }) => stateStyle(runtime) === BAD);
+  const failed = instances.find(({ runtime }) => isInTrouble(runtime));
   const idle = instances.find((each) => each !== failed && each.runtime.state === "stopped");
   return [
     [`${CLI} ps`, "see what runs"],

@@ -22,15 +22,12 @@ export function findInstance(text: string, instances: ReadonlyMap<InstanceId, st
   const [first] = found;
   if (first === undefined) {
     const names = nearest(text, [...instances.values()]);
-    const isAddress = isIPv4(text);
+    const near = names.length === 0 ? undefined : `did you mean ${names.join(" or ")}?`;
+    const hint = isIPv4(text) ? `another orchestrator is HOST:PORT, such as ${text}:2661` : near;
     throw new OrchestratorError(
       "not_found",
       `Cannot find instance ${JSON.stringify(text)}: it is no name, and no id begins or ends with it`,
-      isAddress
-        ? { hint: `another orchestrator is HOST:PORT, such as ${text}:2661` }
-        : names.length === 0
-          ? {}
-          : { hint: `did you mean ${names.join(" or ")}?` },
+      hint === undefined ? {} : { hint },
     );
   }
   if (found.length > 1) {

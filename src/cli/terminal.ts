@@ -2,10 +2,12 @@
 //
 // Everything else in `cli/` takes a `Terminal`, so that a test can be one.
 
-import { dlopen, ptr } from "bun:ffi";
+import { ptr } from "bun:ffi";
 
 import { DEADLINES, type Deadlines } from "../client.ts";
 import { OrchestratorError, systemCode } from "../errors.ts";
+import { openLibc } from "../host/libc.ts";
+import { SAME_KEY_MS } from "../limits.ts";
 import type { FullScreen } from "./fullscreen.ts";
 
 /** Nobody reads standard output any more: the command ends quietly. */
@@ -53,23 +55,25 @@ const START_AND_EXIT_MS = 200;
 /** Pause between two looks at standard output while there is nothing to write. */
 const PIPE_POLL_MS = 500;
 
-const C_LIBRARY = process.platform === "darwin" ? "libSystem.dylib" : "libc.so.6";
-
 /** Tells of a descriptor whether it is a terminal, without `node:tty`, which takes long to load. */
 function terminalTest(): (fd: number) => boolean {
-  try {
-    const { symbols } = dlopen(C_LIBRARY, { isatty: { args: ["i32"], returns: "i32" } });
-    return (fd) => symbols.isatty(fd) === 1;
-  } catch {
-    return process.getBuiltinModule("node:tty").isatty; // with another C library
-  }
+  const libc = openLibc({ isatty: { args: ["i32"], returns: "i32" } });
+  if (libc === undefined) return process.getBuiltinModule("node:tty").isatty;
+  return (fd) => libc.isatty(fd) === 1;
 }
 
 /** The terminal of this process. */
 export function processTerminal(): Terminal {
   const interrupted = Promise.withResolvers<void>();
-  const onInterrupt = (): void => interrupted.resolve();
-  process.once("SIGINT", onInterrupt);
+  let interruptedMs: number | undefined;
+  const onInterrupt = (): void => {
+    const now = performance.now();
+    interruptedMs ??= now;
+    interrupted.resolve();
+    // What is told at the end is told, unless somebody is in a hurry.
+    if (now - interruptedMs > SAME_KEY_MS) process.exit(130);
+  };
+  process.on("SIGINT", onInterrupt);
   const screen = process.env["TERM"] !== "dumb";
   const isTerminal = terminalTest();
   const [outputIsScreen, reportIsScreen] = [isTerminal(1), isTerminal(2)];
@@ -153,16 +157,15 @@ async function pipeWatch(): Promise<(() => boolean) | undefined> {
     const { fstatSync } = await import("node:fs");
     const stat = fstatSync(1);
     if (!stat.isFIFO() && !stat.isSocket()) return undefined;
-    const { symbols } = dlopen(C_LIBRARY, {
-      poll: { args: ["ptr", "u64", "i32"], returns: "i32" },
-    });
+    const libc = openLibc({ poll: { args: ["ptr", "u64", "i32"], returns: "i32" } });
+    if (libc === undefined) return undefined; // the next write will tell
     const POLLERR = 0x08;
     const POLLHUP = 0x10;
     const entry = Buffer.alloc(8); // struct pollfd: i32 fd, i16 events, i16 revents
     entry.writeInt32LE(1, 0);
     return () => {
       entry.writeInt16LE(0, 6);
-      symbols.poll(ptr(entry), 1, 0);
+      libc.poll(ptr(entry), 1, 0);
       return (entry.readInt16LE(6) & (POLLERR | POLLHUP)) === 0;
     };
   } catch {

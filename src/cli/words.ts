@@ -90,15 +90,19 @@ function isStopped({ exit, exit_by_stop, stop_signal }: RuntimeInfo): boolean {
   return exit_by_stop || (exit !== null && "signal" in exit && exit.signal === stop_signal);
 }
 
-/** The colour of what is in trouble. */
-export const BAD = "31";
+/** Whether it has failed, or has ended badly and nobody asked for that. */
+export function isInTrouble(runtime: RuntimeInfo): boolean {
+  const { state, exit } = runtime;
+  if (state === "failed") return true;
+  if (state !== "stopped" || exit === null) return false;
+  return !isStopped(runtime) && !("code" in exit && exit.code === 0);
+}
 
 /** The colour of a state: alive, on its way, or in trouble. */
 export function stateStyle(runtime: RuntimeInfo): string {
-  const { state, exit } = runtime;
+  const { state } = runtime;
+  if (isInTrouble(runtime)) return "31";
   if (state === "running") return "32";
-  if (state === "failed") return BAD;
   if (state === "waiting" || state === "stopping") return "33";
-  const isWell = exit === null || isStopped(runtime) || ("code" in exit && exit.code === 0);
-  return isWell ? "2" : BAD;
+  return "2";
 }

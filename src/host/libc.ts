@@ -2,8 +2,8 @@
 
 import { dlopen, type FFIFunction } from "bun:ffi";
 
-/** The C library by the names it has: glibc's, then musl's. */
-const LIBRARIES = ["libc.so.6", "libc.so"];
+/** The C library by the names it has: glibc's, musl's, that of macOS (for the command line). */
+const LIBRARIES = ["libc.so.6", "libc.so", "libSystem.dylib"];
 
 /** The functions that were asked for, or undefined where there is no such library. */
 export function openLibc<Functions extends Record<string, FFIFunction>>(
