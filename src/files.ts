@@ -359,10 +359,11 @@ export class LineWriter {
 
   /** Writes what the reader takes now; goes on later if something is left. */
   flush(): void {
-    clearTimeout(this.#retry);
+    if (this.#retry !== undefined) clearTimeout(this.#retry);
     this.#retry = undefined;
     while (this.#waiting.length > 0 && !this.#isBroken) {
-      const bytes = Buffer.concat(this.#waiting);
+      const [first] = this.#waiting as [Buffer];
+      const bytes = this.#waiting.length === 1 ? first : Buffer.concat(this.#waiting);
       const written = this.#write(bytes);
       this.#waitingBytes -= written;
       this.#waiting = written < bytes.length ? [bytes.subarray(written)] : [];

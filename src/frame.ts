@@ -165,14 +165,16 @@ class Unfinished {
   }
 }
 
+/** What stands before a body of so many bytes. */
+export function encodePrefix(bodyBytes: number): Buffer {
+  const prefix = Buffer.allocUnsafe(PREFIX_BYTES);
+  prefix.writeUInt32BE(bodyBytes, 0);
+  return prefix;
+}
+
 /** One frame with `body` (text as UTF-8) behind its prefix. */
-export function encodeFrame(body: string | Uint8Array | readonly Uint8Array[]): Buffer {
-  if (typeof body !== "string") {
-    const pieces = body instanceof Uint8Array ? [body] : body;
-    const frame = Buffer.concat([Buffer.alloc(PREFIX_BYTES), ...pieces]);
-    frame.writeUInt32BE(frame.length - PREFIX_BYTES, 0);
-    return frame;
-  }
+export function encodeFrame(body: string | Uint8Array): Buffer {
+  if (typeof body !== "string") return Buffer.concat([encodePrefix(body.length), body]);
   const size = Buffer.byteLength(body);
   const frame = Buffer.allocUnsafe(PREFIX_BYTES + size);
   frame.writeUInt32BE(size, 0);

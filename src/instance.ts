@@ -50,9 +50,11 @@ export interface InstanceOptions {
 /** Everything that the answer to `Info` is made of, and what was made of it. */
 type Told = Pick<Source, "received" | "unlinked" | "refused" | "isHeld"> &
   Pick<Port, "isConnected" | "dialect"> &
-  Pick<Supervisor, "state" | "reason" | "pid" | "exit" | "restartCount" | "priority"> &
-  Pick<Instance, "settings" | "path" | "binary"> &
-  Pick<RuntimeInfo, "started" | "due"> & { readonly member: Buffer };
+  Pick<Supervisor, "changes"> &
+  Pick<Instance, "settings" | "path" | "binary"> & {
+    readonly epochMs: number;
+    readonly member: Buffer;
+  };
 
 export class Instance {
   readonly id: InstanceId;
@@ -191,13 +193,10 @@ export class Instance {
 
   /**
    * What `Info` tells of it: `,"id":{…}`, kept as long as nothing of it changes.
-   * `toWall` makes ms since the epoch of a time on the host's clock.
+   * `epochMs` is the time since the epoch, in whole ms, at which the host's clock began.
    */
-  infoMember(toWall: (ms: number) => number): Buffer {
+  infoMember(epochMs: number): Buffer {
     const { supervisor, port, source } = this;
-    const { startedMs, dueMs } = supervisor;
-    const started = startedMs === undefined ? null : toWall(startedMs);
-    const due = dueMs === undefined ? null : toWall(dueMs);
     const told = this.#told;
     if (
       told?.received === source.received &&
@@ -206,24 +205,18 @@ export class Instance {
       told.isHeld === source.isHeld &&
       told.isConnected === port.isConnected &&
       told.dialect === port.dialect &&
-      told.state === supervisor.state &&
-      told.reason === supervisor.reason &&
-      told.pid === supervisor.pid &&
-      told.exit === supervisor.exit &&
-      told.restartCount === supervisor.restartCount &&
-      told.priority === supervisor.priority &&
-      told.started === started &&
-      told.due === due &&
+      told.changes === supervisor.changes &&
+      told.epochMs === epochMs &&
       told.settings === this.settings &&
       told.path === this.path &&
       told.binary === this.binary
     ) {
       return told.member;
     }
-    const member = Buffer.from(`,"${this.id}":${JSON.stringify(this.#info(started, due))}`);
+    const member = Buffer.from(`,"${this.id}":${JSON.stringify(this.#info(epochMs))}`);
     const { received, unlinked, refused, isHeld } = source;
     const { isConnected, dialect } = port;
-    const { state, reason, pid, exit, restartCount, priority } = supervisor;
+    const { changes } = supervisor;
     const { settings, path, binary } = this;
     this.#told = {
       received,
@@ -232,14 +225,8 @@ export class Instance {
       isHeld,
       isConnected,
       dialect,
-      state,
-      reason,
-      pid,
-      exit,
-      restartCount,
-      priority,
-      started,
-      due,
+      changes,
+      epochMs,
       settings,
       path,
       binary,
@@ -248,8 +235,11 @@ export class Instance {
     return member;
   }
 
-  #info(started: number | null, due: number | null): RuntimeInfo {
+  #info(epochMs: number): RuntimeInfo {
     const { supervisor, port, source, settings } = this;
+    const { startedMs, dueMs } = supervisor;
+    const toWall = (ms: number | undefined): number | null =>
+      ms === undefined ? null : Math.round(ms) + epochMs;
     return {
       running: supervisor.pid !== undefined,
       binary: this.path,
@@ -263,8 +253,8 @@ export class Instance {
       held: source.isHeld,
       exit: supervisor.exit === undefined ? null : exitFields(supervisor.exit),
       exit_by_stop: supervisor.last?.wasStopped ?? false,
-      started,
-      due,
+      started: toWall(startedMs),
+      due: toWall(dueMs),
       restarts: supervisor.restartCount,
       args: settings.args,
       env: Object.keys(settings.env),

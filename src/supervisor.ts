@@ -40,6 +40,7 @@ export class Supervisor {
   readonly #log: TargetLog;
   readonly #restarts: Restarts;
   #state: State = "stopped";
+  #changes = 0;
   #run: Run | undefined;
   #exit: Exit | undefined;
   /** The last exit was asked for. */
@@ -67,6 +68,11 @@ export class Supervisor {
 
   get state(): State {
     return this.#state;
+  }
+
+  /** Counts whatever changes of what is told here. */
+  get changes(): number {
+    return this.#changes;
   }
 
   /** The process that runs, or undefined. */
@@ -135,12 +141,13 @@ export class Supervisor {
       this.#exit = last.exit;
       this.#wasStopped = last.wasStopped;
       this.#restartCount = last.restarts;
+      this.#changes++;
     }
     if (failed !== null) this.#fail(failed);
   }
 
   #fail(reason: string): void {
-    this.#state = "failed";
+    this.#enter("failed");
     this.#reason = reason;
   }
 
@@ -191,12 +198,12 @@ export class Supervisor {
       const { stopSignal, stopGraceMs } = this.#options.settings();
       const ending = this.#newEnding(run);
       ending.begin(stopSignal, stopGraceMs); // may throw: then nothing has changed
-      this.#state = state;
+      this.#enter(state);
       this.#stop = Promise.withResolvers<void>();
       this.#happened("stopping", { signal: stopSignal, grace_ms: stopGraceMs, pid: run.pid });
     } else if (action === "kill" && run !== undefined) {
       this.#cancelTimer();
-      this.#state = state;
+      this.#enter(state);
       this.#stop = Promise.withResolvers<void>();
       this.#newEnding(run).finish();
     } else if (action !== "wait") throw this.#refusal("stop", action);
@@ -211,7 +218,7 @@ export class Supervisor {
 
   /** It is being removed: it is not started any more, and output that others hold open is let go. */
   discard(): void {
-    if (this.#state === "waiting") this.#state = "stopped";
+    if (this.#state === "waiting") this.#enter("stopped");
     this.#cancelTimer();
     this.#run?.releaseOutput();
   }
@@ -228,7 +235,7 @@ export class Supervisor {
   async undoStart(): Promise<void> {
     if (this.#run !== undefined && ["running", "waiting"].includes(this.#state)) {
       this.#cancelTimer();
-      this.#state = "stopping";
+      this.#enter("stopping");
       this.#stop = Promise.withResolvers<void>();
       this.#newEnding(this.#run).finish();
     }
@@ -446,8 +453,14 @@ export class Supervisor {
 
   #step(event: Event): ReturnType<typeof step>["action"] {
     const { state, action } = step(this.#state, event);
-    this.#state = state;
+    this.#enter(state);
     return action;
+  }
+
+  /** Whatever else changes changes in the same turn. */
+  #enter(state: State): void {
+    this.#state = state;
+    this.#changes++;
   }
 
   #happened(kind: HappeningKind, detail: Readonly<Record<string, unknown>>): void {

@@ -5,8 +5,8 @@
 // An answer to a change waits until the disk has it, and what comes behind it waits too; meanwhile
 // everything else goes on. Nothing is dropped: who is `isBehind` is not asked for more.
 
-import { encodeFrame } from "../frame.ts";
-import { MAX_HELD_ANSWERS, MAX_RESPONSE_BACKLOG_BYTES } from "../limits.ts";
+import { encodeFrame, encodePrefix } from "../frame.ts";
+import { GATHER_FRAME_BYTES, MAX_HELD_ANSWERS, MAX_RESPONSE_BACKLOG_BYTES } from "../limits.ts";
 import { JsonPieces } from "../protocol.ts";
 import type { Connection } from "../socket.ts";
 
@@ -80,7 +80,12 @@ export class Answers {
     this.#tellIdle();
   }
 
-  /** Sends behind everything that was settled; the caller has awaited that. */
+  /** Sends one answer behind everything that was settled; the caller has awaited that. */
+  sendNow(json: string | JsonPieces): void {
+    for (const bytes of this.#encode(json)) this.send(bytes);
+  }
+
+  /** Sends bytes of a stream, behind everything that was settled; they are kept until they are sent. */
   send(bytes: Buffer): void {
     if (this.#isClosed) return;
     const taken = this.#unsent.length > 0 ? 0 : this.#options.connection.write(bytes);
@@ -123,10 +128,12 @@ export class Answers {
   }
 
   /** One answer as bytes of the connection's dialect. */
-  encode(json: string | JsonPieces): Buffer {
+  #encode(json: string | JsonPieces): readonly Buffer[] {
     const isNative = this.#options.isNative();
-    if (typeof json === "string") return isNative ? encodeFrame(json) : Buffer.from(`${json}\n`);
-    return isNative ? encodeFrame(json.pieces) : Buffer.concat([...json.pieces, LINE_END]);
+    if (typeof json === "string") return [isNative ? encodeFrame(json) : Buffer.from(`${json}\n`)];
+    const { pieces } = json;
+    if (!isNative) return [...pieces, LINE_END];
+    return [encodePrefix(pieces.reduce((sum, { length }) => sum + length, 0)), ...pieces];
   }
 
   async #sendAfter(
@@ -148,8 +155,7 @@ export class Answers {
   }
 
   #sendAll(held: readonly Answer[]): void {
-    const answers = held.map((answer) => this.encode(answer()));
-    this.send(answers.length === 1 ? (answers[0] as Buffer) : Buffer.concat(answers));
+    for (const bytes of gather(held.flatMap((answer) => this.#encode(answer())))) this.send(bytes);
   }
 
   #tellIdle(): void {
@@ -157,4 +163,23 @@ export class Answers {
     this.#wake?.();
     this.#options.onIdle();
   }
+}
+
+/** Joins what is short; what is long is not copied. */
+function gather(pieces: readonly Buffer[]): Buffer[] {
+  const gathered: Buffer[] = [];
+  let short: Buffer[] = [];
+  const join = (): void => {
+    if (short.length > 0)
+      gathered.push(short.length === 1 ? (short[0] as Buffer) : Buffer.concat(short));
+    short = [];
+  };
+  for (const piece of pieces) {
+    if (piece.length > GATHER_FRAME_BYTES) {
+      join();
+      gathered.push(piece);
+    } else short.push(piece);
+  }
+  join();
+  return gathered;
 }

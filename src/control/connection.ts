@@ -342,7 +342,7 @@ export class ControlConnection {
     const { id, settings, hash, length, replace } = request;
     const subject = `Cannot ${replace === true ? "change" : "add"} instance "${id}"`;
     await this.#answers.idle();
-    this.#answers.send(this.#answers.encode(encodeOk(null)));
+    this.#answers.sendNow(encodeOk(null));
     let upload: Upload | undefined;
     let fault: unknown;
     try {

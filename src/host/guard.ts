@@ -29,6 +29,7 @@ export class Guard {
   /** Pid → start time of what is to be ended. */
   readonly #groups: Map<number, number> = new Map();
   #child: Bun.Subprocess<"pipe", "ignore", "ignore"> | undefined;
+  #unsent = "";
   #unreadBytes = 0;
   #retryMs: number = GUARD_RETRY_MS;
   #retry: ReturnType<typeof setTimeout> | undefined;
@@ -61,6 +62,7 @@ export class Guard {
     this.#isClosed = true;
     clearTimeout(this.#retry);
     this.#send("q\n");
+    this.#flush();
     this.#hangUp();
   }
 
@@ -99,9 +101,8 @@ export class Guard {
       this.#startNext(0);
       return;
     }
-    let all = "";
-    for (const [pid, startTicks] of this.#groups) all += `+ ${pid} ${startTicks}\n`;
-    if (all !== "") this.#send(all);
+    this.#unsent = "";
+    for (const [pid, startTicks] of this.#groups) this.#send(`+ ${pid} ${startTicks}\n`);
   }
 
   /** At once after one that lasted; one that dies again and again must not keep us busy. */
@@ -116,10 +117,18 @@ export class Guard {
     this.#retryMs = Math.min(this.#retryMs * 2, GUARD_RETRY_MAX_MS);
   }
 
-  /** Never waits; a guard that does not read is replaced. */
+  /** With whatever else is to be told in this turn. */
   #send(text: string): void {
-    const child = this.#child;
-    if (child === undefined) return; // the next one is told everything
+    if (this.#child === undefined) return; // the next one is told everything
+    if (this.#unsent === "") setImmediate(() => this.#flush());
+    this.#unsent += text;
+  }
+
+  /** Never waits; a guard that does not read is replaced. */
+  #flush(): void {
+    const [child, text] = [this.#child, this.#unsent];
+    this.#unsent = "";
+    if (child === undefined || text === "") return;
     try {
       child.stdin.write(text);
       const flushed: unknown = child.stdin.flush();

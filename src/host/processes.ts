@@ -3,7 +3,15 @@
 // A process is told apart by its pid and its start time, never by its pid alone: nobody is signalled
 // whose start time is another than the one that was seen. Decides nothing about whom to signal.
 
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  statSync,
+} from "node:fs";
 
 import { systemCode } from "../errors.ts";
 import { MAX_PARENTS_LOOK, MAX_TABLE_LOOKS, TABLE_SLICE_MS, YOUNG_PROCESS_MS } from "../limits.ts";
@@ -297,14 +305,24 @@ function countEntries(path: string): number | undefined {
 /** As the kernel tells them: for each thread. */
 function listChildren(pid: number): number[] {
   try {
-    const threads = readdirSync(`/proc/${pid}/task`);
-    return threads.flatMap((thread) =>
-      readText(`/proc/${pid}/task/${thread}/children`)
-        .split(" ")
-        .flatMap((word) => (word === "" ? [] : Number(word))),
-    );
+    const tasks = `/proc/${pid}/task`;
+    const isAlone = statSync(tasks).nlink === 3; // of the folder, of itself, of one thread
+    const threads = isAlone ? [pid] : readdirSync(tasks);
+    return threads.flatMap((thread) => listChildrenOf(`${tasks}/${thread}/children`));
   } catch {
     return []; // it has ended, or is not ours to see
+  }
+}
+
+function listChildrenOf(path: string): number[] {
+  try {
+    const length = readInto(path, STAT);
+    if (length === 0) return [];
+    const text =
+      length < STAT.length ? STAT.toString("latin1", 0, length) : readFileSync(path, "latin1");
+    return text.trimEnd().split(" ").map(Number);
+  } catch {
+    return []; // this thread has ended
   }
 }
 
