@@ -185,7 +185,7 @@ export class Orchestrator {
     for (const { id, wanted, priority } of instances) {
       if (!wanted) continue;
       const instance = this.#instances.get(id) as Instance;
-      this.#start(id, priority ?? undefined, false).catch((error: unknown) => {
+      this.#start(id, priority ?? undefined, true).catch((error: unknown) => {
         const reason = messageChain(error).join(": ");
         log.error("run", "an instance of before cannot be started again", { id, error: reason });
         // Not if the daemon is ending already, or somebody has removed it meanwhile.
@@ -268,11 +268,11 @@ export class Orchestrator {
    * @throws `not_found`, `wrong_state` or `cannot_run`
    */
   start(id: InstanceId, priority: Priority | undefined): Promise<Batch> {
-    return this.#start(id, priority, true);
+    return this.#start(id, priority, false);
   }
 
-  /** What was meant to run before is not undone, whether it can be remembered again or not. */
-  async #start(id: InstanceId, priority: Priority | undefined, mayUndo: boolean): Promise<Batch> {
+  /** What ran before `isAgain` started, and not undone, whether it can be remembered or not. */
+  async #start(id: InstanceId, priority: Priority | undefined, isAgain: boolean): Promise<Batch> {
     const instance = this.#instances.findToStart(id);
     const { binary, supervisor } = instance;
     const { binaries } = this.#options.state;
@@ -285,9 +285,9 @@ export class Orchestrator {
       if (this.#instances.findToStart(id) !== instance)
         throw unknownInstance(`Cannot start instance "${id}"`, id);
     }
-    supervisor.start(priority);
+    supervisor.start(priority, isAgain);
     this.#memory.runChanged(id, () => {
-      if (mayUndo) this.#instances.holdBack(id, supervisor.undoStart());
+      if (!isAgain) this.#instances.holdBack(id, supervisor.undoStart());
     });
     return this.#memory.batch;
   }

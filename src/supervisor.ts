@@ -166,10 +166,11 @@ export class Supervisor {
   }
 
   /**
-   * Starts the program.
+   * Starts the program; `isAgain` if nobody has asked, since it ran when the daemon of before ended:
+   * then its restarts are counted on.
    * @throws `wrong_state` if it runs already, `cannot_run` with the system's reason
    */
-  start(priority: Priority | undefined): void {
+  start(priority: Priority | undefined, isAgain: boolean = false): void {
     this.checkStart();
     const before = this.#priority;
     this.#priority = priority ?? this.#options.settings().priority ?? undefined;
@@ -183,7 +184,7 @@ export class Supervisor {
     }
     this.#cancelTimer();
     this.#restarts.reset();
-    this.#restartCount = 0;
+    if (!isAgain) this.#restartCount = 0;
     this.#began("start");
   }
 

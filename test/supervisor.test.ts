@@ -457,6 +457,16 @@ test("Supervisor.undoStart() leaves nothing of a start that could not be remembe
   expect([supervisor.state, host.table.length]).toEqual(["stopped", 0]);
 });
 
+test.each([
+  [true, 4],
+  [false, 0],
+])("Supervisor.start() counts on after a daemon that was killed: %p", (isAgain, count) => {
+  const last = { exit: { code: 1, signal: undefined }, wasStopped: false, restarts: 4 };
+  supervisor.restore({ failed: null, last });
+  supervisor.start(undefined, isAgain);
+  expect(supervisor.restartCount).toBe(count);
+});
+
 test("Supervisor.restoreFailed() counts as a restart that failed", async () => {
   supervisor.restoreFailed("no such file");
   expect([supervisor.state, supervisor.reason]).toEqual(["failed", "no such file"]);

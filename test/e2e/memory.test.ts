@@ -438,3 +438,27 @@ test("A privileged instance is told of a change that cannot be remembered (P-33,
     expect(await wire.line()).toMatch(/^\{"ControlResponse":\{"Error":"Cannot remember/);
     release();
   }));
+
+test("Restarts are counted on by the next daemon, until somebody starts the instance", () =>
+  withPlace(async (place) => {
+    const first = await place.start();
+    const id = crypto.randomUUID();
+    const settings = { args: ["1000"], restart: "always", restart_delay_ms: 0 };
+    await first.control.ok({ Add: { id, path: "/bin/sleep", ...settings } });
+    await first.control.ok({ Start: { id, priority: null } });
+    const restarts = async (control: Control): Promise<unknown> => {
+      const { state, restarts } = (await info(control)).runtimes[id] ?? {};
+      return state === "running" ? restarts : state;
+    };
+    for (const count of [1, 2]) {
+      process.kill((await info(first.control)).runtimes[id]?.pid as number, "SIGKILL");
+      await until("it runs again", async () => (await restarts(first.control)) === count);
+    }
+    await first.control.ok({ Add: { id: crypto.randomUUID(), path: "/bin/sleep" } }); // and all before
+    await first.daemon.end("SIGKILL");
+    const second = await place.start();
+    expect(await restarts(second.control)).toBe(2);
+    await second.control.ok({ Stop: id });
+    await second.control.ok({ Start: { id, priority: null } });
+    expect(await restarts(second.control)).toBe(0);
+  }));
