@@ -172,9 +172,10 @@ export async function kills(size: {
         await daemon.end("SIGTERM");
         break;
       }
-      const work = clients.map(async (client) => {
-        await client.work(await daemon.control(join(folder, SOCKET)));
-      });
+      // All before any begins: the daemon is killed as soon as enough is done, by whomever.
+      const connect = (): Promise<Control> => daemon.control(join(folder, SOCKET));
+      const controls = await Promise.all(clients.map(connect));
+      const work = clients.map((client, i) => client.work(controls[i] as Control));
       const wanted = random.int(1, 60);
       const before = clients.reduce((sum, client) => sum + client.answered, 0);
       await until("something is done", () => {
