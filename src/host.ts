@@ -9,6 +9,7 @@ import { setPriority } from "node:os";
 
 import { descriptorLimit, nextDescriptor } from "./files.ts";
 import { OrchestratorError, systemCode } from "./errors.ts";
+import { type MemoryKills, MemoryWatch } from "./host/memory.ts";
 import type { Exit } from "./model.ts";
 import {
   type ProcessEntry,
@@ -74,6 +75,8 @@ export interface Host {
   snapshot(): Promise<readonly ProcessEntry[]>;
   /** What a process uses, if it is still the one that was seen. */
   resources(process: ProcessIdentity): Resources | undefined;
+  /** Whom the kernel has ended for want of memory since that was asked last, if anybody. */
+  memoryKills(): MemoryKills | undefined;
   /** @throws the system's error */
   setPriority(pid: number, nice: number): void;
   /** Milliseconds on a clock that is never set. */
@@ -88,6 +91,8 @@ export interface Host {
 export function systemHost(onFault: (error: unknown) => void): Host {
   const table = new ProcessTable();
   const limit = descriptorLimit();
+  const now = (): number => performance.now();
+  const memory = new MemoryWatch(now);
   return {
     descriptorsLeft: () => {
       try {
@@ -104,8 +109,9 @@ export function systemHost(onFault: (error: unknown) => void): Host {
     readProcess,
     snapshot: () => table.snapshot(),
     resources: readResources,
+    memoryKills: () => memory.look(),
     setPriority,
-    now: () => performance.now(),
+    now,
     wallMs: wallClock(),
     after: (ms, action) => {
       const guarded = (): void => {

@@ -5,7 +5,7 @@
 
 import { messageChain, OrchestratorError } from "./errors.ts";
 import { Ending, STOP_SPANS } from "./supervisor/ending.ts";
-import type { Host, Spawned } from "./host.ts";
+import type { Host } from "./host.ts";
 import type { ResourcesInfo } from "./protocol/info.ts";
 import { type Action, type Event, type State, step } from "./lifecycle.ts";
 import { KILL_WAIT_MS, MAX_RESTARTS, RESTART_WINDOW_MS, SWEEP_WAIT_MS } from "./limits.ts";
@@ -18,19 +18,13 @@ import {
   NICE,
   type Priority,
 } from "./model.ts";
-import { MARK_VARIABLE } from "./host/processes.ts";
 import { cannotStart, refusal, type Verb } from "./supervisor/refusal.ts";
 import { Restarts, type Verdict } from "./supervisor/restart.ts";
 import type { StoredEnd, StoredStatus } from "./store/records.ts";
 import type { HappeningKind, SupervisorOptions } from "./supervisor/options.ts";
+import { type Run, startRun } from "./supervisor/run.ts";
 import { type EndedRun, Sweeps } from "./supervisor/sweep.ts";
-import { type RunIdentity, Tree } from "./supervisor/tree.ts";
-
-interface Run extends EndedRun {
-  readonly startedMs: number;
-  hasExited: boolean;
-  releaseOutput(): void;
-}
+import type { RunIdentity } from "./supervisor/tree.ts";
 
 /** The process of one instance. */
 export class Supervisor {
@@ -262,54 +256,10 @@ export class Supervisor {
 
   /** @throws `cannot_run` */
   #spawn(): void {
-    const settings = this.#options.settings();
-    const { path, env } = this.#options.program();
-    const mark = this.#options.newMark();
-    const output = this.#options.output.open();
-    let stillOpen = 2; // the process, and its output
-    const closed = (): void => {
-      if (--stillOpen === 0) this.#explain(run, output.lastWords());
-    };
-    const cgroup = this.#options.newCgroup(mark);
-    let child: Spawned;
-    try {
-      child = this.#host.spawn({
-        path,
-        cgroup: cgroup?.path,
-        args: settings.args,
-        env: { ...env, [MARK_VARIABLE]: mark },
-        cwd: settings.cwd ?? undefined,
-        onExit: (exit) => {
-          this.#exited(run, exit);
-          closed();
-        },
-        onOutput: output.append,
-        onOutputEnd: () => {
-          output.end();
-          closed();
-        },
-      });
-    } catch (error) {
-      output.end();
-      cgroup?.remove();
-      throw error;
-    }
-    const identity = {
-      pid: child.pid,
-      get startTicks() {
-        return child.startTicks;
-      },
-      mark,
-      cgroup,
-    };
-    const run: Run = Object.assign(identity, {
-      tree: new Tree(this.#host, identity),
-      startedMs: this.#host.now(),
-      hasExited: false,
-      isGone: false,
-      releaseOutput: child.releaseOutput,
+    this.#run = startRun(this.#options, {
+      exited: (run, exit) => this.#exited(run, exit),
+      closed: (run, lastWords) => this.#explain(run, lastWords),
     });
-    this.#run = run;
   }
 
   /** A process has been started. */
@@ -334,7 +284,16 @@ export class Supervisor {
     const wasStopping = this.#state === "stopping";
     this.#wasStopped = wasStopping;
     const status = formatExit(exit);
-    const fields = { id: this.#id, pid: run.pid, status };
+    // Nobody has asked for this end: it may have been the kernel.
+    const kills =
+      exit.signal === "SIGKILL" && !wasStopping && !this.#isUnwanted
+        ? this.#host.memoryKills()
+        : undefined;
+    const killed =
+      kills === undefined
+        ? {}
+        : { memory_kills: kills.count, memory_kills_ms: Math.ceil(kills.withinMs) };
+    const fields = { id: this.#id, pid: run.pid, status, ...killed };
     if (wasStopping) {
       this.#log.info(STOP_SPANS, "child stop exit status", { ...exitFields(exit), id: this.#id });
     } else if (exit.code === 0) this.#log.info("run", "child exited", fields);
@@ -348,6 +307,7 @@ export class Supervisor {
       ...exitFields(exit),
       ran_ms: Math.round(ranMs),
       stopping: wasStopping,
+      ...killed,
     });
     if (action === "look") this.#ending?.leaderExited();
     else {

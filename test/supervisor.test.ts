@@ -457,6 +457,25 @@ test("Supervisor.undoStart() leaves nothing of a start that could not be remembe
   expect([supervisor.state, host.table.length]).toEqual(["stopped", 0]);
 });
 
+test("A process that somebody has killed may have been the kernel's, and one that was stopped not", async () => {
+  host.kills = { count: 2, withinMs: 1_499.5 };
+  const killed = "memory_kills=2 memory_kills_ms=1500";
+  await end(start(), { signal: "SIGKILL" });
+  expect(log.at(-1)).toEndWith(killed);
+  await end(start(), { signal: "SIGSEGV" });
+  expect(log.at(-1)).not.toContain(killed);
+  host.kills = undefined;
+  await end(start(), { signal: "SIGKILL" });
+  expect(log.at(-1)).toEndWith('SIGKILL"');
+  host.kills = { count: 1, withinMs: 1 };
+  settings = { ...settings, stopSignal: "SIGKILL" };
+  start();
+  void supervisor.stop();
+  await host.run(1_000);
+  expect(supervisor.state).toBe("stopped");
+  expect(log.join("\n").split("memory_kills=")).toHaveLength(2);
+});
+
 test.each([
   [true, 4],
   [false, 0],

@@ -19,6 +19,7 @@ const DOORS = [
   "store/binaries.ts",
   "files.ts",
   "host/processes.ts",
+  "host/memory.ts",
   "host/guard.ts",
   "host/cgroup.ts",
   "output/history.ts",

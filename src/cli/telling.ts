@@ -127,12 +127,23 @@ function eventWords(event: EventInfo, nameOf: NameOf): string {
   }
 }
 
+/** What the kernel has done for want of memory by the time a process was found killed, if anything. */
+export function memoryKills(detail: Detail): string | undefined {
+  const kills = number(detail["memory_kills"]);
+  if (kills === 0) return undefined;
+  const within = formatDuration(number(detail["memory_kills_ms"]));
+  const killed = count(kills, "process", "processes");
+  return `the kernel has killed ${killed} for want of memory in the ${within} before`;
+}
+
 /** How a process ended: by itself, badly, or because it was to be stopped. */
 function exited(detail: Detail): string {
   const how = exitWords(detail as NonNullable<RuntimeInfo["exit"]>);
   const ran = `after ${formatDuration(number(detail["ran_ms"]))}`;
   if (detail["stopping"] === true) return `ended: ${how} ${ran}`;
-  return detail["code"] === 0 ? `exited: ${how} ${ran}` : `crashed: ${how} ${ran}`;
+  if (detail["code"] === 0) return `exited: ${how} ${ran}`;
+  const kills = memoryKills(detail);
+  return `crashed: ${how} ${ran}${kills === undefined ? "" : ` (${kills})`}`;
 }
 
 function consequence({ kind, detail }: EventInfo): string {

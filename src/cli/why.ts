@@ -5,7 +5,7 @@ import { escapeText } from "../log.ts";
 import { type Chosen, nameOf, namesOf, type Session } from "./session.ts";
 import { CLI } from "./surface.ts";
 import { lastEvents, lastLines } from "./tail.ts";
-import { type NameOf, targetName } from "./telling.ts";
+import { memoryKills, type NameOf, targetName } from "./telling.ts";
 import { count, exitWords, formatDuration } from "./words.ts";
 
 /** Events in which the last start, stop and exit are looked for. */
@@ -125,7 +125,9 @@ function endWords({ name, runtime }: Chosen, exited: EventInfo | undefined, nowM
   if (detail["stopping"] === true) return `${name} was stopped ${ago}${how}.`;
   const ran = `after it had run for ${formatDuration(Number(detail["ran_ms"] ?? 0))}`;
   const verb = detail["code"] === 0 ? "ended by itself" : "crashed";
-  return `${name} ${verb} ${ago}${how}, ${ran}.`;
+  const kills = memoryKills(detail);
+  const cause = kills === undefined ? "" : ` That may have been it: ${kills}.`;
+  return `${name} ${verb} ${ago}${how}, ${ran}.${cause}`;
 }
 
 function running({ instance, links }: Facts, nameOfId: NameOf, nowMs: number): Explanation {

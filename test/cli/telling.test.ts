@@ -37,6 +37,11 @@ describe("tell()", () => {
     [crash, "ping crashed: signal SIGSEGV after 3.2 s", true],
     [event("exited", { code: 0, ran_ms: 5 }), "ping exited: code 0 after 5 ms", false],
     [
+      event("exited", { signal: "SIGKILL", ran_ms: 5, memory_kills: 2, memory_kills_ms: 1_500 }),
+      "ping crashed: signal SIGKILL after 5 ms (the kernel has killed 2 processes for want of memory in the 1.5 s before)",
+      true,
+    ],
+    [
       event("exited", { signal: "SIGINT", ran_ms: 60_000, stopping: true }),
       "ping ended: signal SIGINT after 1 min",
       false,

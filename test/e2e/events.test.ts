@@ -1,11 +1,11 @@
 // What has happened and happens (P-50), and what instances use meanwhile (P-52).
 
-import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import type { EventInfo, ResourcesInfo } from "../../src/protocol/info.ts";
+import type { EventInfo, Info, ResourcesInfo } from "../../src/protocol/info.ts";
 import { type Daemon, withDaemon, withFolder } from "../support/daemon.ts";
 import { type Control, DIALECTS, type Dialect, frame, storable, until } from "../support/wire.ts";
 
@@ -342,3 +342,43 @@ describe("Resources", () => {
       expect(answer).toMatchObject({ code: "not_found" });
     }));
 });
+
+/** A control group of its own with little memory, where the system lets us make one. */
+function smallGroup(): string | undefined {
+  const folder = `/sys/fs/cgroup/memory/veecle-test-${process.pid}`;
+  try {
+    mkdirSync(folder);
+    writeFileSync(join(folder, "memory.limit_in_bytes"), String(32 * 1024 * 1024));
+    return folder;
+  } catch {
+    rmSync(folder, { recursive: true, force: true });
+    return undefined;
+  }
+}
+
+const group = smallGroup();
+afterAll(() => {
+  if (group !== undefined) rmdirSync(group);
+});
+
+test.skipIf(group === undefined)("tell that the kernel has killed for want of memory (P-50)", () =>
+  withFolder(async (folder, launch) => {
+    const program = join(folder, "greedy");
+    const lines = ['echo $$ > "$GROUP/cgroup.procs"', "exec tail /dev/zero"]; // a line without an end
+    writeFileSync(program, `#!/bin/sh\n${lines.join("\n")}\n`, { mode: 0o700 });
+    const daemon = launch(["--ephemeral"]);
+    const control = await daemon.control(join(folder, "veecle-orchestrator.socket"));
+    const id = crypto.randomUUID();
+    await control.ok({ Add: { id, path: program, env: { GROUP: group } } });
+    await control.ok({ Start: id });
+    const exit = await until("it was killed", async () => {
+      const { runtimes } = (await control.ok("Info")) as Info;
+      return runtimes[id]?.exit ?? undefined;
+    });
+    expect(exit).toEqual({ signal: "SIGKILL" });
+    await control.ok({ Events: {} });
+    const exited = (await upTo(control, "exited")).at(-1);
+    expect(exited?.detail).toMatchObject({ signal: "SIGKILL", memory_kills: expect.any(Number) });
+    await daemon.end("SIGTERM");
+  }),
+);

@@ -160,6 +160,8 @@ class CrashHost implements Host {
     return [];
   }
 
+  memoryKills(): undefined {}
+
   readMark(pid: number): string | undefined {
     return this.#table.get(pid)?.mark;
   }

@@ -170,6 +170,7 @@ export class Life {
       signalProcess: (process, signal) => host.signalProcess(process, signal),
       descriptorsLeft: () => (faults.isOut ? 0 : 60 * 8),
       childrenOf: (pid) => host.childrenOf(pid),
+      memoryKills: () => undefined,
       readMark: (pid) => host.readMark(pid),
       readProcess: (pid) => host.readProcess(pid),
       resources: (process) => host.resources(process),

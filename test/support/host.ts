@@ -12,6 +12,7 @@
 // Its output ends when the last process that inherited it is gone. Pids count up from 100; to have one
 // used again, set `nextPid`. A snapshot shows the moment at which it was asked for, `snapshotMs` later.
 
+import type { MemoryKills } from "../../src/host/memory.ts";
 import type { Host, Spawned, SpawnRequest } from "../../src/host.ts";
 import type { Exit } from "../../src/model.ts";
 import {
@@ -113,6 +114,8 @@ export class FakeHost implements Host {
   /** Thrown by the next spawns. */
   fault: unknown;
   permitsNice = true;
+  /** What the kernel says that it has ended for want of memory. */
+  kills: MemoryKills | undefined;
   readonly niced: number[] = [];
   /** Tells a program how to behave before its start is answered. */
   onSpawn: (process: FakeProcess) => void = () => {};
@@ -223,6 +226,10 @@ export class FakeHost implements Host {
 
   childrenOf(pid: number): number[] {
     return this.table.filter(({ parent }) => parent === pid).map((entry) => entry.pid);
+  }
+
+  memoryKills(): MemoryKills | undefined {
+    return this.kills;
   }
 
   readMark(pid: number): string | undefined {
