@@ -110,11 +110,11 @@ export class TelemetryExporter {
     while (this.#blocks.length > 1 && this.#queuedBytes + length > MAX_TELEMETRY_BYTES) {
       // The first block may be cut in the middle of a line; the one behind it is the oldest whole one.
       const isCut = this.#sentBytes > 0;
-      const [oldest] = this.#blocks.splice(isCut && this.#blocks.length > 2 ? 1 : 0, 1);
+      const at = isCut && this.#blocks.length > 2 ? 1 : 0;
+      const [oldest] = this.#blocks.splice(at, 1) as [Block];
       if (!isCut || this.#blocks.length < 2) this.#sentBytes = 0;
-      this.#queuedBytes -= (oldest as Block).filled;
-      this.#queuedLines -= (oldest as Block).lines;
-      this.dropped += (oldest as Block).lines;
+      this.dropped += oldest.lines;
+      this.#empty(oldest);
     }
     const spare = this.#spare;
     this.#spare = undefined;
@@ -141,14 +141,19 @@ export class TelemetryExporter {
       }
       this.#blocks.shift();
       this.#sentBytes = 0;
-      this.#queuedBytes -= block.filled;
-      this.#queuedLines -= block.lines;
       this.sent += block.lines;
-      block.filled = 0;
-      block.lines = 0;
-      if (block.bytes.length === GATHER_BLOCK_BYTES) this.#spare = block;
+      this.#empty(block);
     }
     this.#onEmpty?.();
+  }
+
+  /** A block is not queued any more, and is the next one to be filled: none is left to the collector. */
+  #empty(block: Block): void {
+    this.#queuedBytes -= block.filled;
+    this.#queuedLines -= block.lines;
+    block.filled = 0;
+    block.lines = 0;
+    if (block.bytes.length === GATHER_BLOCK_BYTES) this.#spare = block;
   }
 
   #open(): void {
