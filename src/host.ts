@@ -211,19 +211,14 @@ async function pump(
   }
 }
 
-/** The file that is run. @throws `cannot_run` if a bare name is not in `PATH`, or it is a folder */
+/** The file that is run. @throws `cannot_run` if a bare name is not in `PATH` */
 function locate(path: string, searchPath: string): string {
-  const fault = (reason: string): OrchestratorError =>
-    new OrchestratorError("cannot_run", `Cannot run ${JSON.stringify(path)}`, {
-      cause: new Error(reason),
-    });
-  if (!path.includes("/")) {
-    const found = Bun.which(path, { PATH: searchPath });
-    if (found === null) throw fault("no such program in PATH");
-    return found;
-  }
-  if (isFolder(path)) throw fault("it is a folder");
-  return path;
+  if (path.includes("/")) return path;
+  const found = Bun.which(path, { PATH: searchPath });
+  if (found !== null) return found;
+  throw new OrchestratorError("cannot_run", `Cannot run ${JSON.stringify(path)}`, {
+    cause: new Error("no such program in PATH"),
+  });
 }
 
 /** The system says of a bad working folder that the program does not exist. @throws `cannot_run` */
@@ -245,7 +240,7 @@ function checkFolder(cwd: string, path: string): void {
   );
 }
 
-/** What cannot even be looked at is no folder: starting it says why. */
+/** What cannot even be looked at is no folder. */
 function isFolder(path: string): boolean {
   try {
     return statSync(path).isDirectory();
@@ -262,7 +257,7 @@ function explain(error: unknown, path: string): unknown {
         ? error
         : new Error("the interpreter or loader that it names does not exist");
     case "EACCES":
-      return new Error("permission denied (is it executable?)");
+      return new Error(isFolder(path) ? "it is a folder" : "permission denied (is it executable?)");
     case "ENOEXEC":
       return new Error("not a program that this machine can run");
     default:
