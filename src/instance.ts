@@ -66,7 +66,8 @@ export class Instance {
   readonly output: Output;
   readonly port: Port;
   readonly supervisor: Supervisor;
-  isRemoving = false;
+  /** Requests that are about to remove it: it may not be started as long as one of them is left. */
+  removals = 0;
   readonly #closeSocket: () => void;
   readonly #bootId: string | undefined;
   readonly #histories: Histories;
@@ -144,6 +145,10 @@ export class Instance {
         happened: (kind, detail) => options.happened(this, kind, detail),
       },
     });
+  }
+
+  get isRemoving(): boolean {
+    return this.removals > 0;
   }
 
   /** Meant to run: it runs, or is about to be started again. */

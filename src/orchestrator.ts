@@ -333,10 +333,10 @@ export class Orchestrator {
   async clear(): Promise<void> {
     const instances = this.#instances.all();
     const links = this.#links.keys();
-    for (const instance of instances) instance.isRemoving = true;
+    for (const instance of instances) instance.removals++;
     const faults = await this.#stopAll(instances);
     const removed = instances.filter((instance) => {
-      instance.isRemoving = false;
+      instance.removals--;
       return this.#instances.holds(instance) && !instance.isBusy;
     });
     this.#memory.forget((store) => {
@@ -360,7 +360,7 @@ export class Orchestrator {
     this.#memory.commit();
     this.#instances.isEnding = true;
     const instances = this.#instances.all();
-    for (const instance of instances) instance.isRemoving = true;
+    for (const instance of instances) instance.removals++;
     for (const fault of await this.#stopAll(instances)) {
       this.#options.log.target("orchestrator").error("run", messageChain(fault).join(": "));
     }

@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import { Log, parseLogFilter } from "../src/log.ts";
 import { Orchestrator, type OrchestratorOptions } from "../src/orchestrator.ts";
 import { SpoolShare } from "../src/output/spool.ts";
-import { FakeHost } from "./support/host.ts";
+import { dieOf, FakeHost } from "./support/host.ts";
 import { idOf } from "./support/registry.ts";
 import { Notebook } from "./simulation/notebook.ts";
 
@@ -59,4 +59,29 @@ test("Orchestrator.start() waits for the end of a process under the same id whos
   expect((await batch).error).toBeUndefined();
   const [after, ...others] = alive();
   expect([after === before, others]).toEqual([false, []]);
+});
+
+test("Orchestrator.clear() leaves nothing that was started when another one could not be remembered (R15)", async () => {
+  const { host, book, orchestrator, alive } = scene();
+  host.snapshotMs = 5;
+  host.onSpawn = (process) => {
+    if (host.processes.length === 1) process.react = dieOf("SIGINT");
+  };
+  orchestrator.add(idOf(1), "/opt/ping", {});
+  await orchestrator.start(idOf(1), undefined);
+  const first = orchestrator.clear();
+  orchestrator.add(idOf(2), "/opt/pong", {}); // it has to be killed: the second takes longer
+  await orchestrator.start(idOf(2), undefined);
+  orchestrator.commit();
+  const second = orchestrator.clear();
+  const refused = first.catch((error: unknown) => error);
+  book.isFull = true;
+  await host.run(100);
+  expect(await refused).toMatchObject({ message: "Cannot clear" });
+  book.isFull = false;
+  const started = orchestrator.start(idOf(1), undefined).catch((error: unknown) => error);
+  await host.run(10_000);
+  await second;
+  expect([alive(), book.durable.instances]).toEqual([[], []]);
+  expect(await started).toMatchObject({ code: "wrong_state" });
 });
