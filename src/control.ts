@@ -1,7 +1,6 @@
 // Server side of the control socket: who comes in, how many at once, and who is turned away.
 
-import { isLoopback } from "./address.ts";
-import type { Access, Verdict } from "./control/access.ts";
+import { type Access, otherMachine, type Verdict } from "./control/access.ts";
 import { type ConnectionOptions, ControlConnection } from "./control/connection.ts";
 import { OrchestratorError } from "./errors.ts";
 import {
@@ -58,7 +57,7 @@ export class ControlServer {
       // Who lingers holds a descriptor: a few may, so that they read why.
       return turnAway(connection, refusal, descriptor < maxDescriptor + LINGERERS);
     }
-    const from = otherMachine(connection);
+    const from = otherMachine(connection.origin);
     if (from !== undefined && this.#countFrom(from) >= MAX_ADDRESS_CONNECTIONS) {
       return turnAway(connection, monopoly(from));
     }
@@ -139,7 +138,7 @@ export class ControlServer {
       return turnAway(connection, error);
     }
     const control = new ControlConnection(this.#options, connection, this.#nextId++, verdict);
-    this.#open.set(control, otherMachine(connection));
+    this.#open.set(control, otherMachine(connection.origin));
     return {
       data: (chunk) => control.receive(chunk),
       drain: () => control.drain(),
@@ -156,11 +155,6 @@ export class ControlServer {
     this.#cancelBound?.();
     for (const control of this.#open.keys()) control.finish();
   }
-}
-
-function otherMachine({ origin }: Connection): string | undefined {
-  if (origin?.kind !== "tcp" || isLoopback(origin.remote.address)) return undefined;
-  return origin.remote.address;
 }
 
 function monopoly(address: string): OrchestratorError {

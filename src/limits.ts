@@ -37,6 +37,12 @@ export const MAX_RESPONSE_BACKLOG_BYTES: number = 4 * MIB;
 /** One uploaded binary. Debug builds of embedded programs reach 100 MiB. */
 export const MAX_UPLOAD_BYTES: number = 256 * MIB;
 
+/** Uploads at once: what the disk may have to hold of those that come to nothing, 4 GiB. */
+export const MAX_UPLOADS = 16;
+
+/** Of these, from one other machine: none can keep the rest out. */
+export const MAX_ADDRESS_UPLOADS = 8;
+
 /** Silence within an upload after which the client is taken for dead. */
 export const UPLOAD_IDLE_MS = 30_000;
 

@@ -92,6 +92,8 @@ const ELSEWHERE: Partial<Record<Limit, readonly [file: string, title: string]>> 
   MAX_HANDSHAKES: ["e2e/tls.test.ts", "no more than 64 that have not shaken hands"],
   MAX_INSTANCES: ["e2e/limits.test.ts", "instances are registered"],
   MAX_LINKS: ["e2e/limits.test.ts", "links are there"],
+  MAX_UPLOADS: ["store/binaries.test.ts", "holds the limit of uploads at once"],
+  MAX_ADDRESS_UPLOADS: ["store/binaries.test.ts", "holds the limit of uploads from one machine"],
   MAX_UPLOAD_BYTES: ["protocol.test.ts", "holds the limit of an upload"],
   MAX_NATIVE_FRAME_BYTES: ["message.test.ts", "holds the limit of a frame"],
   MAX_VEECLE_LINE_BYTES: ["outbox.test.ts", "MAX_VEECLE_LINE_BYTES"],

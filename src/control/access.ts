@@ -26,6 +26,12 @@ export type Verdict =
   | { readonly kind: "locked"; readonly by: string; readonly isToken: (text: string) => boolean }
   | { readonly kind: "refused"; readonly by: string; readonly error: OrchestratorError };
 
+/** The address of the other machine that a connection comes from, if it does. */
+export function otherMachine(origin: Origin | undefined): string | undefined {
+  if (origin?.kind !== "tcp" || isLoopback(origin.remote.address)) return undefined;
+  return origin.remote.address;
+}
+
 export class Access {
   readonly #options: AccessOptions;
 

@@ -5,7 +5,7 @@
 // Every request is answered, in order, and no change before it is durable: those that came together
 // share a commit. While too much waits to be answered, nothing more is read.
 
-import type { Verdict } from "./access.ts";
+import { otherMachine, type Verdict } from "./access.ts";
 import { Answers } from "./answers.ts";
 import type { Binaries, Upload } from "../store/binaries.ts";
 import { messageChain, OrchestratorError } from "../errors.ts";
@@ -348,7 +348,7 @@ export class ControlConnection {
     try {
       if (replace === true) orchestrator.checkKnown(id);
       else orchestrator.checkNew(id, settings.name);
-      upload = await binaries.receive();
+      upload = await binaries.receive(otherMachine(this.#connection.origin));
     } catch (error) {
       fault = error;
     }

@@ -9,7 +9,7 @@ import { join } from "node:path";
 
 import { assert, OrchestratorError } from "../errors.ts";
 import { makePrivateFolder } from "../files.ts";
-import { FILE_CLOCK_MS, HASH_CHUNK_BYTES } from "../limits.ts";
+import { FILE_CLOCK_MS, HASH_CHUNK_BYTES, MAX_ADDRESS_UPLOADS, MAX_UPLOADS } from "../limits.ts";
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
 const SHA256 = /^[0-9a-f]{64}$/;
@@ -21,7 +21,9 @@ export class Binaries {
   /** By hash, what told the file from others when its bytes were last found right. */
   readonly #checked: Map<string, string> = new Map();
   readonly #checks: Map<string, Promise<void>> = new Map();
-  /** Names of files that uploads need, and how many need each. */
+  /** Uploads that have not ended, by the names of their files, each with the machine it comes from. */
+  readonly #unfinished: Map<string, string | undefined> = new Map();
+  /** Hashes that uploads need, and how many need each. */
   readonly #claims: Map<string, number> = new Map();
 
   /** @throws `permission_denied` or `io`, as `makePrivateFolder` */
@@ -36,24 +38,42 @@ export class Binaries {
     return join(this.folder, hash);
   }
 
-  /** Begins an upload. @throws the system's error */
-  async receive(): Promise<Upload> {
+  /**
+   * Begins an upload, which comes from this other machine, if from any.
+   * @throws `limit_exceeded`, or the system's error
+   */
+  async receive(from?: string): Promise<Upload> {
+    this.#checkRoom(from);
     const name = `upload-${crypto.randomUUID()}`;
-    this.#claim(name);
+    this.#unfinished.set(name, from);
     try {
       const path = join(this.folder, name);
       const file = await open(path, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o600);
       return new Upload(path, file, {
         store: (hash) => this.#store(path, hash),
         release: (hash) => {
-          this.#release(name);
+          this.#unfinished.delete(name);
           if (hash !== undefined) this.#release(hash);
         },
       });
     } catch (error) {
-      this.#release(name);
+      this.#unfinished.delete(name);
       throw error;
     }
+  }
+
+  #checkRoom(from: string | undefined): void {
+    const all = [...this.#unfinished.values()];
+    const crowded = (what: string): OrchestratorError =>
+      new OrchestratorError(
+        "limit_exceeded",
+        `Cannot take another upload: ${what}; try again when one has ended`,
+      );
+    if (all.length >= MAX_UPLOADS)
+      throw crowded(`${MAX_UPLOADS} are under way, which is the limit`);
+    const count = all.filter((other) => other === from).length;
+    if (from === undefined || count < MAX_ADDRESS_UPLOADS) return;
+    throw crowded(`${count} are under way from ${from}, which is the limit for one machine`);
   }
 
   /**
@@ -88,7 +108,9 @@ export class Binaries {
   collect(used: ReadonlySet<string>): void {
     for (const name of readdirSync(this.folder)) {
       const isOurs = SHA256.test(name) || UNFINISHED.test(name);
-      if (!isOurs || used.has(name) || this.#claims.has(name)) continue;
+      if (!isOurs || used.has(name) || this.#unfinished.has(name) || this.#claims.has(name)) {
+        continue;
+      }
       rmSync(join(this.folder, name), { recursive: true, force: true });
       this.#checked.delete(name);
     }
@@ -96,9 +118,7 @@ export class Binaries {
 
   /** The daemon ends: removes what uploads would leave that have not ended. @throws the system's error */
   abandon(): void {
-    for (const name of this.#claims.keys()) {
-      if (UNFINISHED.test(name)) rmSync(join(this.folder, name), { force: true });
-    }
+    for (const name of this.#unfinished.keys()) rmSync(join(this.folder, name), { force: true });
   }
 
   /** Gives an uploaded file its name; if the same bytes are there already, they stay. */

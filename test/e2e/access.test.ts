@@ -107,6 +107,36 @@ test.skipIf(elsewhere === undefined)(
     ),
 );
 
+test.skipIf(elsewhere === undefined)(
+  "8 uploads from one other machine are taken, and one more is told so; others are served on (S9)",
+  () =>
+    withDaemon(
+      async (daemon) => {
+        const address = `${elsewhere}:${portOf(daemon)}`;
+        const begin = async (at: string): Promise<Wire> => {
+          const wire = await Wire.connect(at);
+          const hash = [...new Bun.CryptoHasher("sha256").update("x").digest()];
+          const request = { AddWithBinary: { id: crypto.randomUUID(), length: 1, hash } };
+          wire.send(`${JSON.stringify(request)}\n`);
+          expect(await wire.line()).toBe('{"Ok":null}');
+          return wire;
+        };
+        const wires: Wire[] = [];
+        for (let i = 0; i < 8; i++) wires.push(await begin(address));
+        const refused = await begin(address);
+        refused.send("x");
+        expect(await refused.line()).toContain(
+          `8 are under way from ${elsewhere}, which is the limit for one machine`,
+        );
+        wires.push(await begin(`127.0.0.1:${portOf(daemon)}`));
+        for (const wire of wires) wire.send("x");
+        for (const wire of wires) expect(await wire.line()).toBe('{"Ok":null}');
+        for (const wire of [...wires, refused]) wire.close();
+      },
+      { control: "0.0.0.0:0", args: ["--ephemeral", "--insecure-tcp"] },
+    ),
+);
+
 describe("a token", () => {
   test("is made by token new, for its owner's eyes only, and never over a file that is there (S5)", () =>
     withFolder(async (folder) => {

@@ -177,6 +177,31 @@ describe.each(DIALECTS)("An upload in the %s dialect", (dialect) => {
       expect(uploads(daemon)).toHaveLength(1);
     }));
 
+  test("beyond 16 at once is taken to its end and refused, and nothing in it is a request (S9)", () =>
+    withDaemon(async (daemon) => {
+      const sentinel = await daemon.add("/sentinel");
+      const open: Control[] = [];
+      for (let i = 0; i < 16; i++) {
+        const control = await daemon.control(dialect);
+        await control.ok({ AddWithBinary: announce(PROGRAM) });
+        open.push(control);
+      }
+      await until("all are under way", () => uploads(daemon).length === 16);
+      const bytes = Buffer.concat([Buffer.from('\n"Clear"\n'), frame('"Clear"')]);
+      const control = await daemon.control(dialect);
+      await control.ok({ AddWithBinary: announce(bytes) });
+      control.wire.send(carry(dialect, bytes));
+      const answer = await control.answer();
+      expect(answer.Err?.[0]).toBe(
+        "Cannot take another upload: 16 are under way, which is the limit; try again when one has ended",
+      );
+      if (dialect === "native") expect(answer.code).toBe("limit_exceeded");
+      expect(await daemon.runtime(sentinel)).toMatchObject({ binary: "/sentinel" });
+      for (const one of open) one.wire.send(carry(dialect, PROGRAM));
+      for (const one of open) expect(await one.answer()).toEqual({ Ok: null });
+      await upload(control, PROGRAM);
+    }));
+
   test("beyond 256 MiB is refused at once, and its connection ends (P-17)", () =>
     withDaemon(async (daemon) => {
       const control = await daemon.control(dialect);

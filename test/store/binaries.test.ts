@@ -20,9 +20,14 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { Binaries } from "../../src/store/binaries.ts";
+import { Binaries, type Upload } from "../../src/store/binaries.ts";
 import { OrchestratorError } from "../../src/errors.ts";
-import { FILE_CLOCK_MS, HASH_CHUNK_BYTES } from "../../src/limits.ts";
+import {
+  FILE_CLOCK_MS,
+  HASH_CHUNK_BYTES,
+  MAX_ADDRESS_UPLOADS,
+  MAX_UPLOADS,
+} from "../../src/limits.ts";
 import { Random } from "../support/random.ts";
 import { refusal } from "../support/refusal.ts";
 import { until } from "../support/wire.ts";
@@ -135,11 +140,50 @@ describe("Upload", () => {
     expect(await verdict(binaries, hash)).toBe("fine");
   });
 
-  test("twenty of the same bytes at once leave one file", async () => {
+  test("sixteen of the same bytes at once leave one file", async () => {
     const binaries = newBinaries();
-    const hashes = await Promise.all(Array.from({ length: 20 }, () => upload(binaries)));
+    const hashes = await Promise.all(Array.from({ length: MAX_UPLOADS }, () => upload(binaries)));
     expect(new Set(hashes).size).toBe(1);
     expect(readdirSync(binaries.folder)).toEqual([hashes[0] as string]);
+  });
+
+  test("holds the limit of uploads at once, and names it (R28, S9)", async () => {
+    const binaries = newBinaries();
+    const open: Upload[] = [];
+    while (open.length < MAX_UPLOADS) open.push(await binaries.receive());
+    const refused = {
+      code: "limit_exceeded",
+      message: expect.stringContaining("16 are under way"),
+    };
+    await expect(binaries.receive()).rejects.toMatchObject(refused);
+    await expect(binaries.receive("10.0.0.1")).rejects.toMatchObject(refused);
+    await open.pop()?.close();
+    open.push(await binaries.receive());
+    await expect(binaries.receive()).rejects.toMatchObject(refused);
+    for (const one of open) await one.close();
+    expect(readdirSync(binaries.folder)).toEqual([]);
+  });
+
+  test("holds the limit of uploads from one machine, and names both; others come through (S9)", async () => {
+    const binaries = newBinaries();
+    const open: Upload[] = [];
+    while (open.length < MAX_ADDRESS_UPLOADS) open.push(await binaries.receive("10.0.0.1"));
+    await expect(binaries.receive("10.0.0.1")).rejects.toMatchObject({
+      code: "limit_exceeded",
+      message: expect.stringContaining("8 are under way from 10.0.0.1"),
+    });
+    for (const from of ["10.0.0.2", undefined]) open.push(await binaries.receive(from));
+    await open.shift()?.close();
+    open.push(await binaries.receive("10.0.0.1"));
+    for (const one of open) await one.close();
+  });
+
+  test("that cannot be begun does not count", async () => {
+    const binaries = newBinaries();
+    rmSync(binaries.folder, { recursive: true });
+    for (let i = 0; i <= MAX_UPLOADS; i++) {
+      expect(await binaries.receive().catch(({ code }) => code)).toBe("ENOENT");
+    }
   });
 
   test("cannot be begun where the folder is gone", async () => {
