@@ -6,7 +6,7 @@ import { OrchestratorError } from "./errors.ts";
 import type { LinkInfo } from "./protocol/info.ts";
 import type { Journal } from "./journal.ts";
 import { MAX_LINKS } from "./limits.ts";
-import type { Memory } from "./memory.ts";
+import type { Batch, Memory } from "./memory.ts";
 import {
   DEFAULT_LINK_SETTINGS,
   formatQueueBound,
@@ -98,15 +98,16 @@ export class Links {
   }
 
   /** @throws `not_found`, or `io` if it cannot be remembered */
-  remove(key: LinkKey): void {
+  remove(key: LinkKey): Batch {
     const { router, memory, journal } = this.#options;
     const refused = subject("unlink", key);
     if (router.findLink(key) === undefined && !this.#dormant.has(nameOf(key))) {
       throw new OrchestratorError("not_found", `${refused}: there is no such link`);
     }
-    memory.forget((store) => store.removeLink(key), refused);
+    const batch = memory.forget((store) => store.removeLink(key), refused);
     this.drop([key]);
     journal.record("unlinked", undefined, fields(key));
+    return batch;
   }
 
   /** Removes links that the store has forgotten already. */

@@ -62,16 +62,17 @@ export class Memory implements EventStore {
   }
 
   /**
-   * Makes it durable that something is gone, before it goes.
+   * Commits that something is gone, before it goes. Whether the disk has that, the batch tells.
    * @throws `io`, and then it stays
    */
-  forget(write: (store: Store) => void, subject: string): void {
+  forget(write: (store: Store) => void, subject: string): Batch {
     const batch = this.#batch;
     this.change(write, () => {});
     this.commit();
     if (batch.error !== undefined) {
       throw new OrchestratorError("io", subject, { cause: batch.error.cause });
     }
+    return batch;
   }
 
   /** How a process stands has changed; with `undo`, because somebody asked for it. */
@@ -122,7 +123,9 @@ export class Memory implements EventStore {
     const { store, saveRun } = this.#options;
     this.#cancelCommit?.();
     this.#cancelCommit = undefined;
-    if (this.#dirtyRuns.size === 0 && !store.isDirty) return;
+    // What was asked for may have been nothing: then it shares no fate with what comes later.
+    const { changes } = this.#batch;
+    if (this.#dirtyRuns.size === 0 && !store.isDirty && changes === 0) return;
     try {
       for (const id of this.#dirtyRuns) saveRun(id);
       store.commit();
@@ -132,7 +135,7 @@ export class Memory implements EventStore {
     }
     this.#dirtyRuns.clear();
     this.#undos = [];
-    if (this.#batch.changes > 0) this.#unsynced.push(this.#batch);
+    if (changes > 0) this.#unsynced.push(this.#batch);
     this.#batch = { changes: 0, error: undefined };
   }
 

@@ -22,6 +22,7 @@ import type { Follower, Output } from "./output.ts";
 import { PeerReceiver } from "./peer.ts";
 import { Turns } from "./port.ts";
 import { encodeInfo } from "./orchestrator/answer.ts";
+import { obey } from "./orchestrator/obey.ts";
 import type { JsonPieces } from "./protocol.ts";
 import { bootId } from "./host/processes.ts";
 import { OutboxPool } from "./queue.ts";
@@ -247,7 +248,7 @@ export class Orchestrator {
   }
 
   /** @throws `not_found`, `wrong_state` while it runs, or `io` if it cannot be remembered */
-  remove(id: InstanceId): void {
+  remove(id: InstanceId): Batch {
     const instance = this.#instances.find(id, "remove");
     if (instance.isRemoving) {
       throw new OrchestratorError(
@@ -256,10 +257,12 @@ export class Orchestrator {
       );
     }
     instance.supervisor.checkRemove();
-    this.#memory.forget((store) => store.removeInstance(id), `Cannot remove instance "${id}"`);
+    const subject = `Cannot remove instance "${id}"`;
+    const batch = this.#memory.forget((store) => store.removeInstance(id), subject);
     void this.#discard(instance);
     void this.collect();
     this.#record("removed", instance);
+    return batch;
   }
 
   /**
@@ -330,7 +333,7 @@ export class Orchestrator {
   }
 
   /** Stops and removes every instance and every link. @throws `stop_failed` for what is left */
-  async clear(): Promise<void> {
+  async clear(): Promise<Batch> {
     const instances = this.#instances.all();
     const links = this.#links.keys();
     for (const instance of instances) instance.removals++;
@@ -339,7 +342,7 @@ export class Orchestrator {
       instance.removals--;
       return this.#instances.holds(instance) && !instance.isBusy;
     });
-    this.#memory.forget((store) => {
+    const batch = this.#memory.forget((store) => {
       for (const { id } of removed) store.removeInstance(id);
       for (const key of links) store.removeLink(key);
     }, "Cannot clear");
@@ -353,6 +356,7 @@ export class Orchestrator {
         cause: faults[0],
       });
     }
+    return batch;
   }
 
   /** Stops every instance, for the end of the daemon; they are started again with the next one. */
@@ -417,21 +421,7 @@ export class Orchestrator {
         now: host.now,
       },
       supervisor: { host, log: log.target("supervisor"), newMark, newCgroup, random },
-      control: async (request) => {
-        const { kind, id } = request;
-        const asked = { by: `instance ${instance.id}`, request: `${kind}(${id})` };
-        const tell = (result: string): void =>
-          log.target("audit").info("run:instance", "change asked for", { ...asked, result });
-        try {
-          const batch = await (kind === "Start" ? this.start(id, request.priority) : this.stop(id));
-          await this.commit();
-          if (batch.error !== undefined) throw batch.error;
-          tell("done");
-        } catch (error) {
-          tell(`refused: ${messageChain(error).join(": ")}`);
-          throw error;
-        }
-      },
+      control: (request) => obey(this, id, request, log.target("audit")),
       openSocket,
       verifyProgram: (hash) => this.#options.state.binaries.verify(hash),
       guard: this.#options.guard,

@@ -282,8 +282,7 @@ export class ControlConnection {
       case "Resources":
         return { value: await orchestrator.resources(request.ids) };
       case "Clear":
-        await orchestrator.clear();
-        return { value: null };
+        return { value: null, batch: await orchestrator.clear() };
       case "Add":
         orchestrator.add(request.id, request.path, request.settings);
         return { value: null, batch: orchestrator.batch };
@@ -298,8 +297,7 @@ export class ControlConnection {
       case "Sent":
         return { value: orchestrator.hasSent(request.id, request.typeName) };
       case "Remove":
-        orchestrator.remove(request.id);
-        return { value: null };
+        return { value: null, batch: orchestrator.remove(request.id) };
       case "Start":
         return { value: null, batch: await orchestrator.start(request.id, request.priority) };
       case "Stop":
@@ -308,8 +306,7 @@ export class ControlConnection {
         orchestrator.links.add(request.link, request.settings);
         return { value: null, batch: orchestrator.batch };
       case "Unlink":
-        orchestrator.links.remove(request.link);
-        return { value: null };
+        return { value: null, batch: orchestrator.links.remove(request.link) };
       case "Stdout": {
         const follower = new Follower(() => this.#pumpStream());
         const unfollow = orchestrator.follow(request.id, follower);

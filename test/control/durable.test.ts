@@ -227,3 +227,29 @@ test("A change on its way while an earlier one is refused is not trusted either 
   expect((await other.come(1))[0]).toBe(OK);
   expect(statSync(join(folder, "state.db-wal")).size).toBe(0); // all is in the file
 });
+
+test("A removal that the disk does not confirm is told of as well (R1)", async () => {
+  const client = new Client();
+  const link = { type_name: "T", to: idOf(1) };
+  client.ask(add(1), { Link: link });
+  await until("the disk is asked", () => disk.waiting > 0);
+  disk.write();
+  await client.come(2);
+  // Each on its own, and the one after it brings all into the file again.
+  for (const [i, request] of [{ Unlink: link }, { Remove: idOf(1) }, "Clear"].entries()) {
+    client.ask(request);
+    await until("the disk is asked", () => disk.waiting > 0);
+    disk.refuse();
+    const answers = await client.come(2 * i + 3);
+    expect(answers.at(-1)).toContain("The disk does not confirm the change: it holds");
+    client.ask(add(10 + i));
+    expect((await client.come(2 * i + 4)).at(-1)).toBe(OK);
+  }
+});
+
+test("A Clear of nothing shares no fate with the change that comes next", async () => {
+  const batch = await orchestrator.clear();
+  orchestrator.add(idOf(1), "/bin/program", {});
+  expect(orchestrator.batch).not.toBe(batch);
+  expect(orchestrator.batch.changes).toBe(1);
+});

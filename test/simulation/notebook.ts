@@ -84,6 +84,7 @@ export class Notebook implements Used {
   }
 
   commit(): void {
+    if (!this.isDirty) return;
     this.isDirty = false;
     if (this.isFull) {
       this.#next = copy(this.#durable);
