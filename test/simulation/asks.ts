@@ -68,7 +68,8 @@ const TOTAL = Object.values(WEIGHTS).reduce((sum, part) => sum + part, 0);
 
 const STREAMS: ReadonlySet<string> = new Set(["Events", "Stdout", "Output"]);
 const NAMES = ["ping", "pong", "echo"] as const;
-const UNKEPT = "Cannot remember the change";
+const DOUBTED = "The disk does not confirm the change";
+const UNKEPT = `Cannot remember the change|${DOUBTED}`;
 
 /** Makes requests; tags never repeat. */
 export class Asks {
@@ -115,7 +116,10 @@ export class Asks {
       case "Info":
         return ask({ kind }, { refusal: /^never/ });
       case "Clear":
-        return ask({ kind }, { writes: "everything", refusal: /^Cannot clear/ });
+        return ask(
+          { kind },
+          { writes: "everything", refusal: new RegExp(`^(Cannot clear|${DOUBTED})`) },
+        );
       case "Add": {
         const settings = this.#settings(tag);
         const refusal = new RegExp(`^(Cannot (add instance "${id}"|listen)|${UNKEPT})`);
@@ -130,7 +134,10 @@ export class Asks {
         return ask(request, { writes: `instance ${tag}`, id, refusal });
       }
       case "Remove":
-        return ask({ kind, id }, { writes: `remove ${id}`, id, refusal: about("remove", id) });
+        return ask(
+          { kind, id },
+          { writes: `remove ${id}`, id, refusal: about("remove", id, DOUBTED) },
+        );
       case "Start": {
         const refusal = new RegExp(`^(Cannot (start instance "${id}"|use)|${UNKEPT})`);
         return ask({ kind, id, priority: undefined }, { id, refusal });
@@ -174,7 +181,7 @@ export class Asks {
       case "Unlink": {
         const link = this.#link();
         const writes = `unlink ${nameOf(link)}`;
-        return ask({ kind, link }, { writes, refusal: /^Cannot unlink/ });
+        return ask({ kind, link }, { writes, refusal: new RegExp(`^(Cannot unlink|${DOUBTED})`) });
       }
       case "Nonsense":
         return this.#nonsense(tag);
@@ -254,8 +261,8 @@ export class Asks {
   }
 }
 
-function about(verb: string, id: string): RegExp {
-  return new RegExp(`^Cannot ${verb} instance "${id}"`);
+function about(verb: string, id: string, or: string = "never"): RegExp {
+  return new RegExp(`^(Cannot ${verb} instance "${id}"|${or})`);
 }
 
 function ask(request: Request, more: Partial<Ask> & Pick<Ask, "refusal">): Ask {

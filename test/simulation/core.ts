@@ -9,7 +9,7 @@
 
 import type { SpawnRequest } from "../../src/host.ts";
 import { DESCRIPTORS_SCARCE_MS, KILL_WAIT_MS } from "../../src/limits.ts";
-import { MARK_VARIABLE, bootId } from "../../src/host/processes.ts";
+import { MARK_VARIABLE } from "../../src/host/processes.ts";
 import type { Exit, InstanceId } from "../../src/model.ts";
 import type { Info } from "../../src/protocol/info.ts";
 import type { Accept } from "../../src/socket.ts";
@@ -28,8 +28,6 @@ import { Wire, type WireOptions } from "./wire.ts";
 
 /** What happened is kept, for a single seed. */
 const IS_TRACED = process.env["TEST_SEED"] !== undefined;
-
-const BOOT_ID = bootId();
 
 /** The most timers at once: a few for each instance, link, client and process. */
 const MAX_TIMERS = 400;
@@ -64,7 +62,12 @@ class WatchedHost extends FakeHost {
 export class Core {
   protected readonly random: Random;
   protected readonly host: WatchedHost = new WatchedHost();
-  protected readonly faults: Faults = { isFull: false, isOut: false, creepMs: 0 };
+  protected readonly faults: Faults = {
+    isFull: false,
+    isRefusing: false,
+    isOut: false,
+    creepMs: 0,
+  };
   protected readonly asks: Asks;
   protected readonly ledger: Ledger;
   protected readonly judge: Judge;
@@ -83,6 +86,9 @@ export class Core {
   readonly #runs: Map<string, { readonly id: InstanceId; readonly added: number }> = new Map();
   readonly #added: Map<InstanceId, number> = new Map();
   #lives = 0;
+  /** How often the machine was started again, and before which of the daemons. */
+  #boot = 0;
+  readonly #boots: Map<string, number> = new Map();
   /** Clients that came a moment ago when descriptors were scarce: others may be sent away, too. */
   #scarce = 0;
   readonly #trace: string[] = [];
@@ -113,7 +119,7 @@ export class Core {
       stall: () => {
         if (random.chance(0.05)) this.host.stall(random.size(1, 500));
       },
-      disk: random.chance(0.5) ? (written) => this.#disk(written) : undefined,
+      disk: random.chance(0.5) ? (settled) => this.#disk(settled) : undefined,
     });
     this.judge = new Judge({
       ledger: this.ledger,
@@ -139,14 +145,21 @@ export class Core {
   }
 
   /** Takes a moment, and sometimes long; a daemon that was killed meanwhile never hears of it. */
-  #disk(written: () => void): void {
-    const { host, life, random } = this;
+  #disk(settled: (fault?: Error) => void): void {
+    const { host, life, random, faults } = this;
     host.after(random.chance(0.1) ? random.size(1, 2_000) : 1, () => {
-      if (!life.isOver) written();
+      if (life.isOver) return;
+      const isRefused = faults.isRefusing && random.chance(0.7);
+      settled(
+        isRefused ? Object.assign(new Error("input/output error"), { code: "EIO" }) : undefined,
+      );
     });
   }
 
-  /** The daemon is killed, its guard ends what it has started or cannot, and another one takes over. */
+  /**
+   * The daemon is killed, its guard ends what it has started or cannot, and another one takes over. Or
+   * the machine stops, with everything that runs on it.
+   */
   async kill(): Promise<void> {
     const { host, life } = this;
     await this.settle();
@@ -157,15 +170,17 @@ export class Core {
     this.clients = [];
     this.guests = [];
     this.judge.forget();
+    const isCut = this.random.chance(0.3);
+    if (isCut) this.#cutPower();
     this.ledger.reopen();
-    if (this.random.chance(0.6)) {
+    if (!isCut && this.random.chance(0.6)) {
       for (const { mark, group, isAlive } of host.table) {
         if (mark !== undefined && isAlive) host.signalGroup(group, "SIGKILL");
       }
     }
-    const runs = [...this.ledger.durable.instances.values()].flatMap(({ run }) => run ?? []);
+    const runs = this.#recorded().map((run) => ({ ...run, bootId: this.#bootOf(run.mark) }));
     let left: number | undefined;
-    const former = { runId: life.runId, runs, bootId: BOOT_ID };
+    const former = { runId: life.runId, runs, bootId: String(this.#boot) };
     void recover(host, former, KILL_WAIT_MS).then((found) => (left = found.length));
     await host.run(KILL_WAIT_MS + 500);
     this.demand(left === 0, "a daemon ends what the one before has started", left);
@@ -181,6 +196,26 @@ export class Core {
       // One whose uploaded program has to be looked at is started later.
       if (isStarted) this.demand(wanted, `${id} is started again only if it was meant to run`);
     }
+  }
+
+  /** Nothing is left but what the disk has, and somebody else may pass for each that was recorded. */
+  #cutPower(): void {
+    const { host, ledger, random } = this;
+    this.note("power cut");
+    this.#boot++;
+    for (const process of host.table) process.exit({ signal: "SIGKILL" });
+    ledger.cut(random.int(0, ledger.unsynced));
+    this.strangers = this.#recorded().map(({ pid, startTicks }) => host.stranger(pid, startTicks));
+  }
+
+  /** Processes that the state tells of. */
+  #recorded() {
+    return [...this.ledger.durable.instances.values()].flatMap(({ run }) => run ?? []);
+  }
+
+  /** The boot of the machine in which a run was started, as the daemon would have written it down. */
+  #bootOf(mark: string): string {
+    return String(this.#boots.get(mark.slice(0, mark.indexOf("."))));
   }
 
   /** Another daemon begins with what is durable. */
@@ -374,13 +409,15 @@ export class Core {
 
   #newLife(): Life {
     const { random, host, ledger, faults, telemetry } = this;
+    const runId = `run${++this.#lives}`;
+    this.#boots.set(runId, this.#boot);
     return new Life({
       random,
       host,
       ledger,
       faults,
       stored: this.#stored,
-      runId: `run${++this.#lives}`,
+      runId,
       maxQueueBytes: this.#maxQueueBytes,
       serve: (accept) => {
         telemetry.wire = this.#wire({

@@ -28,6 +28,7 @@ const WEIGHTS = {
   stranger: 2,
   datagram: 4,
   fill: 3,
+  refuse: 2,
   exhaust: 2,
   creep: 1,
   setClock: 2,
@@ -89,13 +90,13 @@ class CoreWorld extends Core {
   async finish(): Promise<void> {
     this.note("finish");
     const { faults, host } = this;
-    faults.isFull = faults.isOut = false;
+    faults.isFull = faults.isRefusing = faults.isOut = false;
     faults.creepMs = 0;
-    for (const ms of [0, 500, 500, 12_000]) {
+    for (const [round, ms] of [0, 500, 500, 12_000, 3_000].entries()) {
       const waits =
         this.clients.some(({ unanswered }) => unanswered.length > 0) ||
         this.guests.some(({ unanswered }) => unanswered > 0);
-      if (ms > 500 && !waits) continue;
+      if (round > 2 && !waits) continue;
       await host.run(ms);
       await this.#carryAll();
     }
@@ -249,6 +250,11 @@ class CoreWorld extends Core {
     this.faults.isFull = this.random.chance(0.4);
     this.ledger.isFull = this.faults.isFull;
     this.note("full", this.faults.isFull);
+  }
+
+  /** From now on the disk may not confirm what it was given. */
+  refuse(): void {
+    this.faults.isRefusing = this.random.chance(0.4);
   }
 
   exhaust(): void {

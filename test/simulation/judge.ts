@@ -78,6 +78,10 @@ export class Judge {
     demand(refusal.test(first), `${text} is refused with ${refusal}`, [first, ...causes]);
     const isOnce = writes?.startsWith("instance ") === true || writes?.startsWith("link ") === true;
     if (!isOnce) return;
+    if (first.startsWith("The disk does not confirm")) {
+      demand(ledger.committed(writes) === 1, "what is said to hold holds", text);
+      return;
+    }
     demand(ledger.kept(writes) === 0, `${kind} that is refused is not kept`, [text, first]);
   }
 
@@ -98,7 +102,7 @@ export class Judge {
         demand(ledger.kept(writes) > since.kept, "what is answered is gone for good", text);
         break;
       case "Clear": {
-        const left = [...ledger.durable.instances.values()].flatMap(
+        const left = [...ledger.synced.instances.values()].flatMap(
           ({ settings: { args } }) => args,
         );
         const missed = since.tags.find((tag) => left.includes(tag));
@@ -118,6 +122,9 @@ export class Judge {
           "a stop that is answered has left nothing",
           text,
         );
+        const isMeant = ledger.synced.instances.get(id)?.wanted === true;
+        const isStarted = (ledger.wantedAt.get(id) ?? 0) > since.commits;
+        demand(!isMeant || isStarted, "a stop that is answered is durable", text);
         break;
       }
       case "Info":

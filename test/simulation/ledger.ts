@@ -27,8 +27,11 @@ export interface LedgerOptions {
   onCommit(): void;
   /** Time that a commit takes, during which nothing else happens. */
   stall(): void;
-  /** Calls back when the disk has what is committed now; undefined: it has that already. */
-  readonly disk: ((written: () => void) => void) | undefined;
+  /**
+   * Calls back when the disk has what is committed now, or with why that is not certain; undefined: it
+   * has that already.
+   */
+  readonly disk: ((settled: (fault?: Error) => void) => void) | undefined;
 }
 
 /** What a commit makes durable once the disk has it. */
@@ -36,6 +39,7 @@ interface Commit {
   readonly number: number;
   readonly writes: readonly string[];
   readonly wanted: readonly InstanceId[];
+  readonly page: Page;
 }
 
 /** What of a store is used while a daemon runs. */
@@ -48,23 +52,32 @@ export class Ledger implements Pick<Used, keyof Used> {
   readonly #options: LedgerOptions;
   #durable: Page = { instances: new Map(), links: new Map(), events: [] };
   #next: Page = copy(this.#durable);
+  #synced: Page = this.#durable;
   #seq = 0;
   /** What the next commit makes durable. */
   #writes: string[] = [];
   /** Of these the disk does not have yet, oldest first; a killed daemon leaves them to the next one. */
   #unsynced: Commit[] = [];
-  /** How often each write has become durable. */
+  /** How often each write was committed, and how often the disk has it for good. */
+  readonly #committed: Map<string, number> = new Map();
   readonly #kept: Map<string, number> = new Map();
   /** The last commit with which an instance was meant to run. */
   readonly wantedAt: Map<InstanceId, number> = new Map();
   commits = 0;
+  #syncing: Promise<void> = Promise.resolve();
 
   constructor(options: LedgerOptions) {
     this.#options = options;
   }
 
+  /** What the next daemon finds, as long as the machine goes on. */
   get durable(): Page {
     return this.#durable;
+  }
+
+  /** What is left at least when it does not. */
+  get synced(): Page {
+    return this.#synced;
   }
 
   /** With what the next commit makes durable: what a daemon must have in its memory. */
@@ -72,18 +85,34 @@ export class Ledger implements Pick<Used, keyof Used> {
     return this.#next;
   }
 
-  /** How often a write has become durable. */
+  committed(what: string): number {
+    return this.#committed.get(what) ?? 0;
+  }
+
+  /** How often a write has become durable: no power cut takes it any more. */
   kept(what: string): number {
     return this.#kept.get(what) ?? 0;
   }
 
   /** A daemon was killed, and the next one opens this. */
   reopen(): void {
-    this.#written(this.commits);
+    this.#syncing = Promise.resolve(); // what was under way never ends
     this.#next = copy(this.#durable);
     this.#writes = [];
     this.isDirty = false;
     this.#seq = this.#durable.events.at(-1)?.seq ?? 0;
+  }
+
+  /** The machine stops: of what the disk may not have yet, so many commits are there. */
+  cut(count: number): void {
+    this.#written(this.#unsynced[count - 1]?.number ?? 0);
+    this.#unsynced = [];
+    this.#durable = copy(this.#synced);
+  }
+
+  /** Commits that a power cut may take. */
+  get unsynced(): number {
+    return this.#unsynced.length;
   }
 
   putInstance(instance: StoredInstance): void {
@@ -154,7 +183,9 @@ export class Ledger implements Pick<Used, keyof Used> {
     const wanted = [...this.#durable.instances.values()].flatMap((one) =>
       one.wanted ? one.id : [],
     );
-    this.#unsynced.push({ number: this.commits, writes: this.#writes, wanted });
+    const page = this.#durable;
+    this.#unsynced.push({ number: this.commits, writes: this.#writes, wanted, page });
+    for (const what of this.#writes) this.#committed.set(what, this.committed(what) + 1);
     this.#writes = [];
     if (this.#options.disk === undefined) this.#written(this.commits);
     this.#options.onCommit();
@@ -163,19 +194,24 @@ export class Ledger implements Pick<Used, keyof Used> {
   sync(): Promise<void> | undefined {
     const { disk } = this.#options;
     if (disk === undefined) return undefined;
-    const { promise, resolve } = Promise.withResolvers<void>();
     const last = this.commits;
-    disk(() => {
-      this.#written(last);
-      resolve();
-    });
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const start = (): void =>
+      disk((fault) => {
+        if (fault !== undefined) return reject(fault);
+        this.#written(last);
+        resolve();
+      });
+    void this.#syncing.then(start, start); // one after the other, as the real one does it
+    this.#syncing = promise;
     return promise;
   }
 
   /** The disk has everything up to this commit. */
   #written(last: number): void {
     while ((this.#unsynced[0]?.number ?? Infinity) <= last) {
-      const { number, writes, wanted } = this.#unsynced.shift() as Commit;
+      const { number, writes, wanted, page } = this.#unsynced.shift() as Commit;
+      this.#synced = page;
       for (const what of writes) this.#kept.set(what, this.kept(what) + 1);
       for (const id of wanted) this.wantedAt.set(id, number);
     }

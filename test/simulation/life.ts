@@ -49,6 +49,8 @@ export interface LifeOptions {
 /** What is wrong with the system now. */
 export interface Faults {
   isFull: boolean;
+  /** The disk does not say that it has what it was given. */
+  isRefusing: boolean;
   /** No descriptor is left: neither sockets nor programs are opened. */
   isOut: boolean;
   /** Every look at the clock takes so long. */

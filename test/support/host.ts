@@ -143,6 +143,7 @@ export class FakeHost implements Host {
     this.#calls++;
     if (this.fault !== undefined) throw this.fault;
     const process = this.#lead(this.#takePid(), {
+      startTicks: this.#nextTicks(),
       command: request.path.slice(request.path.lastIndexOf("/") + 1).slice(0, 15),
       mark: request.env[MARK_VARIABLE],
       output: request,
@@ -174,8 +175,9 @@ export class FakeHost implements Host {
   }
 
   /** Puts a process of somebody else into the table: a session of its own, without a mark. */
-  stranger(pid: number = this.#takePid()): FakeProcess {
+  stranger(pid: number = this.#takePid(), startTicks: number = this.#nextTicks()): FakeProcess {
     return this.#lead(pid, {
+      startTicks,
       command: "stranger",
       mark: undefined,
       output: undefined,
@@ -321,8 +323,11 @@ export class FakeHost implements Host {
   }
 
   /** A new process that leads a session. */
-  #lead(pid: number, birth: Pick<Birth, "command" | "mark" | "output" | "request">): FakeProcess {
-    const place = { pid, parent: 1, group: pid, session: pid, startTicks: this.#nextTicks() };
+  #lead(
+    pid: number,
+    birth: Pick<Birth, "startTicks" | "command" | "mark" | "output" | "request">,
+  ): FakeProcess {
+    const place = { pid, parent: 1, group: pid, session: pid };
     const process = new FakeProcess(this, { ...place, ...birth });
     this.#table.set(pid, process);
     return process;
