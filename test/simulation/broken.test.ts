@@ -109,6 +109,56 @@ const RULES: readonly (readonly [
     "if (!this.#options.admits(connection)) {",
     "if (false) {",
   ],
+  [
+    "whoever has the number of a dead process is nobody's kin",
+    "core",
+    "supervisor/kin.ts",
+    "if (isOurs && (entry.session",
+    "if ((entry.session",
+  ],
+  [
+    "nobody is ended for what was recorded before the machine was started",
+    "core",
+    "supervisor/recovery.ts",
+    "run.bootId === bootId",
+    "run.bootId !== undefined",
+  ],
+  [
+    "a change that the disk does not confirm is not answered with success",
+    "core",
+    "memory.ts",
+    "for (const batch of batches) batch.error = error;",
+    "",
+  ],
+  [
+    "who has nothing of its own to bring to the disk waits for what is on its way",
+    "core",
+    "memory.ts",
+    "if (this.#unsynced.length === 0) return this.#syncing;",
+    "if (this.#unsynced.length === 0) return undefined;",
+  ],
+  [
+    "a stream begins behind the answers that wait for the disk",
+    "core",
+    "control/answers.ts",
+    "this.#held.length === 0 && this.#waitingCount === 0 && this.#unsent",
+    "this.#held.length === 0 && this.#unsent",
+  ],
+  [
+    "a follower gets the oldest lines first",
+    "core",
+    "output.ts",
+    "const region = this.#regions.shift();",
+    "const region = this.#regions.pop();",
+  ],
+  ["whoever follows events is woken by each", "core", "control/stream.ts", "else wake();", ""],
+  [
+    "output of which the disk took a part is offered again",
+    "core",
+    "output/spool.ts",
+    "this.#records.splice(0, count)",
+    "this.#records.splice(0)",
+  ],
 ];
 
 let folder: string;

@@ -37,6 +37,8 @@ export class Client {
   #stream: Ask | undefined;
   /** What came as items of a stream. */
   readonly items: string[] = [];
+  /** The last line that was printed while it followed. */
+  printed: number | undefined;
 
   constructor(options: ClientOptions) {
     this.#options = options;
@@ -78,8 +80,9 @@ export class Client {
     if (isLast) this.leave();
   }
 
-  /** Sends what is given, and nothing that may end. */
+  /** Sends what is given. */
   send(asks: readonly Ask[]): void {
+    this.#isDone ||= asks.some(({ isLast }) => isLast);
     this.wire?.send(Buffer.concat(asks.map((ask) => this.#encode(ask, false))));
   }
 

@@ -335,6 +335,12 @@ export class Core {
     );
   }
 
+  /** Whether a process is that of an instance that is registered now. */
+  protected isCurrent({ mark = "" }: FakeProcess): boolean {
+    const run = this.#runs.get(mark);
+    return run !== undefined && run.added === this.#additions(run.id);
+  }
+
   protected info(): Info {
     return JSON.parse(this.life.orchestrator.info().pieces.join(""));
   }

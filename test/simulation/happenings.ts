@@ -68,6 +68,11 @@ class CoreWorld extends Core {
     const client = this.openClient(20);
     client.send(asks.opening(random.int(2, 8)));
     await this.#carryAll();
+    if (random.chance(0.3)) {
+      const follower = this.openClient(20);
+      const stream = asks.of(random.pick(["Stdout", "Output", "Events"]));
+      follower.send([...(random.chance(0.5) ? [asks.of("Link")] : []), stream]);
+    }
     const programs = this.host.processes.filter(({ isAlive }) => isAlive);
     for (const program of programs) if (random.chance(0.8)) this.#join(program);
   }
@@ -108,7 +113,9 @@ class CoreWorld extends Core {
       const isLeft = process.isAlive && wire?.isClosed === false && unanswered > 0;
       this.demand(!isLeft, `${id} is answered`, unanswered);
     }
-    this.#checkStreams();
+    const { seq = 0 } = this.ledger.next.events.at(-1) ?? {};
+    await this.#carryAll();
+    this.#checkStreams(seq);
     this.check();
     this.life.orchestrator.commit();
     this.compare(true);
@@ -183,8 +190,10 @@ class CoreWorld extends Core {
     // Perhaps under the number that the program has had.
     if (random.chance(0.7)) host.nextPid = program?.pid ?? 100;
     const stranger = host.stranger();
-    this.strangers.push(stranger);
-    this.openGuest(env["VEECLE_RUNTIME_ID"] ?? "", env["VEECLE_IPC_SOCKET"] ?? "", stranger);
+    // Or what that has started, whose session then has the number.
+    const visitor = random.chance(0.5) ? stranger.fork() : stranger;
+    this.strangers.push(...new Set([stranger, visitor]));
+    this.openGuest(env["VEECLE_RUNTIME_ID"] ?? "", env["VEECLE_IPC_SOCKET"] ?? "", visitor);
   }
 
   /** A connection is reset, at whatever byte it is. */
@@ -214,6 +223,10 @@ class CoreWorld extends Core {
   }
 
   print(): void {
+    for (let i = this.random.int(1, 3); i > 0; i--) this.#print();
+  }
+
+  #print(): void {
     for (const process of this.host.processes) {
       const { isAlive, request } = process;
       if (!isAlive || request === undefined || this.#printing.has(process)) continue;
@@ -221,10 +234,18 @@ class CoreWorld extends Core {
       const first = (this.#lines.get(id) ?? 0) + 1;
       const lines = Array.from({ length: this.random.size(1, 20) }, (_, i) => `${first + i}\n`);
       this.#lines.set(id, first + lines.length - 1);
+      if (this.isCurrent(process)) this.#tellFollowers(id, first + lines.length - 1);
       const room = request.onOutput("stdout", Buffer.from(lines.join("")));
       if (room === undefined) continue;
       this.#printing.add(process);
       void room.then(() => this.#printing.delete(process));
+    }
+  }
+
+  /** Whoever is told that it follows has to get what is printed from then on. */
+  #tellFollowers(id: string, printed: number): void {
+    for (const client of this.clients) {
+      if (client.stream?.kind === "Stdout" && client.stream.id === id) client.printed = printed;
     }
   }
 
@@ -296,9 +317,19 @@ class CoreWorld extends Core {
     }
   }
 
-  #checkStreams(): void {
-    for (const { stream, items } of this.clients) {
+  /** What came as items is in order; who still follows has all of it, and of events those until `seq`. */
+  #checkStreams(until: number): void {
+    for (const { stream, items, wire, printed } of this.clients) {
       if (stream === undefined) continue;
+      const isOpen = wire?.isClosed === false && !wire.isFinished;
+      if (isOpen && printed !== undefined) {
+        this.demand(
+          Number(items.at(-1)) === printed,
+          `a follower has line ${printed}`,
+          items.at(-1),
+        );
+      }
+      if (isOpen && stream.kind === "Events") this.#checkEvents(stream.text, items, until);
       let last = -1;
       const lasts = new Map<string, number>();
       for (const item of items) {
@@ -319,6 +350,19 @@ class CoreWorld extends Core {
         }
       }
     }
+  }
+
+  /** From the first event that it got on, somebody who follows misses none that is kept. */
+  #checkEvents(request: string, items: readonly string[], until: number): void {
+    const { Events } = JSON.parse(request);
+    if (Events.follow !== true || items.length === 0) return;
+    const seen = new Set(items.map((item): number => JSON.parse(item).seq));
+    const [first = 0] = seen;
+    const missed = this.ledger.next.events.find(
+      ({ seq, id }) =>
+        seq > first && seq <= until && !seen.has(seq) && (Events.ids?.includes(id) ?? true),
+    );
+    this.demand(missed === undefined, "a follower misses no event", missed?.seq);
   }
 
   async #shutDown(): Promise<void> {
