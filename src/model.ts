@@ -55,19 +55,23 @@ export type LinkTarget =
   | { readonly kind: "instance"; readonly id: InstanceId }
   | { readonly kind: "remote"; readonly host: string; readonly port: number };
 
-/** Reads a UUID or `IP:PORT` (`127.0.0.1:2661`, `[::1]:2661`); names are not resolved here. */
+/**
+ * Reads a UUID or `IP:PORT` (`127.0.0.1:2661`, `[::1]:2661`, `[fe80::1%3]:2661`); names are not resolved here.
+ * An interface is told by its number only, as existing clients read no other.
+ */
 export function parseTarget(text: string): LinkTarget | undefined {
   const id = parseInstanceId(text);
   if (id !== undefined) return { kind: "instance", id };
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})$/.exec(text);
+  const match = /^(?:\[([0-9a-fA-F:.]+)(?:%([0-9]{1,10}))?\]|([0-9.]+)):([0-9]{1,5})$/.exec(text);
   if (match === null) return undefined;
-  const port = Number(match[3]);
-  if (port < 1 || port > 65_535) return undefined;
-  const [, v6, v4] = match;
+  const [, v6, zoneText, v4] = match;
+  const port = Number(match[4]);
+  const zone = Number(zoneText ?? 0);
+  if (port < 1 || port > 65_535 || zone > 0xffff_ffff) return undefined;
   if (v4 !== undefined) return isIPv4(v4) ? { kind: "remote", host: v4, port } : undefined;
   if (v6 === undefined || !isIPv6(v6)) return undefined;
   const host = new URL(`http://[${v6}]/`).hostname.slice(1, -1); // the canonical spelling
-  return { kind: "remote", host, port };
+  return { kind: "remote", host: zone === 0 ? host : `${host}%${zone}`, port };
 }
 
 /** The one spelling of a target: the id, `127.0.0.1:2661` or `[::1]:2661`. */

@@ -127,6 +127,10 @@ describe("parseTarget() (P-12)", () => {
     ["[::]:1", "[::]:1"],
     ["[0:0:0:0:0:0:0:1]:2661", "[::1]:2661"],
     ["[2001:DB8::00ff]:80", "[2001:db8::ff]:80"],
+    ["[FE80::1%3]:2661", "[fe80::1%3]:2661"],
+    ["[fe80::1%007]:2661", "[fe80::1%7]:2661"],
+    ["[fe80::1%4294967295]:2661", "[fe80::1%4294967295]:2661"],
+    ["[::1%0]:2661", "[::1]:2661"],
   ];
   test.each(targets)("reads %p, and formatTarget() prints %p", (text, canonical) => {
     const target = parseTarget(text);
@@ -163,6 +167,10 @@ describe("parseTarget() (P-12)", () => {
     ["an IPv6 address with two gaps", "[1::2::3]:2661"],
     ["an IPv6 address of nine groups", "[1:2:3:4:5:6:7:8:9]:2661"],
     ["empty brackets", "[]:2661"],
+    ["an interface of no number", "[fe80::1%]:2661"],
+    ["an interface by its name", "[fe80::1%eth0]:2661"],
+    ["an interface of 2 to the power of 32", "[fe80::1%4294967296]:2661"],
+    ["an interface of an IPv4 address", "127.0.0.1%1:2661"],
     ["a scheme", "udp://127.0.0.1:2661"],
     ["a space before it", " 127.0.0.1:2661"],
     ["a newline behind it", "127.0.0.1:2661\n"],

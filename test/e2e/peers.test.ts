@@ -279,3 +279,20 @@ test("Orchestrators may speak over IPv6", () =>
       ),
     "::1",
   ));
+
+test("A link to an address of one interface reaches it there (P-12)", () =>
+  withPeer(
+    (peer) =>
+      withDaemon(
+        async (daemon) => {
+          const to = peer.address.replace("]", "%1]"); // the interface "lo"
+          const wire = await (await daemon.puppet()).connect();
+          await daemon.link("T", to);
+          wire.send(message("veecle", "T", "fine"));
+          expect(await peer.next()).toBe('{"type_name":"T","value":"fine"}');
+          expect((await daemon.info()).links).toEqual({ T: [to] });
+        },
+        { args: ["--ipc-socket", "[::1]:0"] },
+      ),
+    "::1",
+  ));
