@@ -10,6 +10,7 @@ import { Checkpoint } from "./store/checkpoint.ts";
 import {
   type DatabaseOptions,
   explain,
+  identityOf,
   IN_MEMORY,
   isFull,
   isUnsynced,
@@ -81,14 +82,23 @@ export class Store {
   #unpruned = 0;
   #prunedAt = 0;
   /** Nothing of what is in memory only. */
-  readonly #log: { readonly syncer: FileSyncer; readonly checkpoint: Checkpoint } | undefined;
+  readonly #log:
+    | {
+        readonly syncer: FileSyncer;
+        readonly checkpoint: Checkpoint;
+        /** What had the names of the file and its log when they were opened. */
+        readonly identity: string;
+      }
+    | undefined;
   /** The disk has refused some of the log once, and will not say so again. */
   #isDoubtful = false;
 
   private constructor(database: Database, syncer: FileSyncer | undefined) {
     this.#database = database;
     if (syncer !== undefined) {
-      this.#log = { syncer, checkpoint: new Checkpoint(database.filename, syncer) };
+      const { filename } = database;
+      const checkpoint = new Checkpoint(filename, syncer);
+      this.#log = { syncer, checkpoint, identity: identityOf(filename) };
     }
     this.#lastSeq = Number(rows(database, "SELECT coalesce(max(seq), 0) FROM events")[0]?.[0]);
   }
@@ -216,6 +226,7 @@ export class Store {
   commit(): void {
     if (this.#fault === undefined && this.#database.inTransaction) {
       try {
+        this.#checkNames();
         this.#database.run("COMMIT");
       } catch (error) {
         this.#fail(error);
@@ -280,6 +291,18 @@ export class Store {
     } catch (error) {
       this.#fail(error);
     }
+  }
+
+  /** What is written to a file that has lost its name is gone with this process. @throws `io` */
+  #checkNames(): void {
+    if (this.#log === undefined) return;
+    const { filename } = this.#database;
+    if (identityOf(filename) === this.#log.identity) return;
+    throw new OrchestratorError(
+      "io",
+      `Cannot write the state in ${filename}: it was removed or replaced while the daemon uses it`,
+      { hint: "put it back, or start the daemon anew" },
+    );
   }
 
   /** Undoes everything since the last commit, unless SQLite has done so itself. */

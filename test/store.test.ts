@@ -1,6 +1,6 @@
 import { Database } from "bun:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -281,6 +281,41 @@ describe("Store in a file", () => {
     store.set("ours", "2");
     store.commit();
     expect(store.get("ours")).toBe("2");
+    other.close();
+    store.close();
+  });
+});
+
+describe("A state that loses its name while it is used", () => {
+  const removed = (path: string): string =>
+    `io: Cannot write the state in ${path}: it was removed or replaced while the daemon uses it`;
+
+  test.each(["", "-wal"])("takes no change until its file%s is back", (suffix) => {
+    const path = newPath();
+    const store = Store.open(path);
+    store.set("a", "1");
+    store.commit();
+    renameSync(path + suffix, `${path}.away`);
+    store.set("a", "2");
+    expect(refusal(() => store.commit())).toBe(removed(path));
+    expect(store.get("a")).toBe("1");
+    renameSync(`${path}.away`, path + suffix);
+    store.set("a", "3");
+    store.commit();
+    store.close();
+    const next = Store.open(path);
+    expect(next.get("a")).toBe("3");
+    next.close();
+  });
+
+  test("takes none beside another file of that name", () => {
+    const path = newPath();
+    const store = Store.open(path);
+    for (const suffix of ["", "-wal", "-shm"]) renameSync(path + suffix, `${path}.away${suffix}`);
+    const other = Store.open(path);
+    store.set("a", "1");
+    expect(refusal(() => store.commit())).toBe(removed(path));
+    expect(other.get("a")).toBeUndefined();
     other.close();
     store.close();
   });

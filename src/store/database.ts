@@ -173,6 +173,15 @@ function fault(reason: string): OrchestratorError {
   return new OrchestratorError("state_unusable", reason);
 }
 
+/** Which files have the names of a database and of its write-ahead log now. */
+export function identityOf(path: string): string {
+  const files = [path, `${path}-wal`].map((name) => {
+    const found = lstatSync(name, { throwIfNoEntry: false });
+    return `${found?.dev}:${found?.ino}`;
+  });
+  return files.join(" ");
+}
+
 /** Whether an error says that there is no room for a change. */
 export function isFull(error: unknown): boolean {
   return error instanceof SQLiteError && error.code === "SQLITE_FULL";
