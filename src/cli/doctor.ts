@@ -5,6 +5,7 @@ import { dirname } from "node:path";
 
 import { formatAddress } from "../address.ts";
 import { messageChain, OrchestratorError } from "../errors.ts";
+import { lockHolder } from "../files.ts";
 import type { Info } from "../protocol/info.ts";
 import { ownCgroup } from "../host/cgroup.ts";
 import { escapeText } from "../log.ts";
@@ -134,7 +135,12 @@ function socketFindings(session: Session): Finding[] {
     ];
   }
   const stat = statSync(address.path, { throwIfNoEntry: false });
-  if (stat === undefined) return []; // that nobody listens is said by the daemon's own finding
+  if (stat === undefined) {
+    const pid = lockHolder(`${address.path}.lock`);
+    if (pid === undefined) return []; // that nobody listens is said by the daemon's own finding
+    const text = `${shown} was removed, and process ${pid} still serves it`;
+    return [finding("problem", "socket", text, `kill ${pid}, and start the daemon anew`)];
+  }
   if (!stat.isSocket()) {
     return [finding("problem", "socket", `${shown} is no socket`, "name another with --socket")];
   }

@@ -9,6 +9,8 @@ import {
   type FileLock,
   isListening,
   isOtherFile,
+  isThere,
+  lockHolder,
   makePrivateFolder,
   type OwnFolder,
   takeFolder,
@@ -41,7 +43,12 @@ export async function claimSocket(path: string, env: DaemonOptions["env"]): Prom
     hint: string = "stop the other one, or give this one its own --control-socket",
   ): OrchestratorError =>
     new OrchestratorError("already_exists", `Cannot listen on ${path}: ${reason}`, { hint });
-  if (lock === undefined) throw refuse("another daemon serves it");
+  if (lock === undefined) {
+    const pid = lockHolder(`${path}.lock`);
+    const reason = `another daemon serves it${pid === undefined ? "" : ` (pid ${pid})`}`;
+    if (isThere(path)) throw refuse(reason);
+    throw refuse(reason, "its socket is not there: unless it has just been started, start it anew");
+  }
   try {
     if (isOtherFile(path)) {
       throw refuse("a file that is not a socket stands there", "choose another --control-socket");

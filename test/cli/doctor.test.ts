@@ -1,5 +1,9 @@
 import { expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 
+import { tryLock } from "../../src/files.ts";
 import { instanceFindings, limitFindings } from "../../src/cli/doctor.ts";
 import type { Info } from "../../src/protocol/info.ts";
 import { FakeDaemon } from "../support/fake-daemon.ts";
@@ -80,4 +84,22 @@ test("a daemon that is gone, hung or old is a problem with its remedy, and exit 
   expect(code).toBe(3);
   expect(out).toContain("warning  version: it speaks version 0.0.9, this program 0.1.0\n");
   expect(out).toContain("the daemon is older than this program: start the one of this release\n");
+});
+
+test("a daemon whose socket was removed is told from one that does not run", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "vo-doctor-"));
+  const path = join(folder, "socket");
+  const lock = tryLock(`${path}.lock`);
+  try {
+    const { code, out } = await run(["doctor", "--socket", path]);
+    expect(code).toBe(3);
+    expect(out).toContain(
+      `problem  socket: ${path} was removed, and process ${process.pid} still serves it\n` +
+        `         kill ${process.pid}, and start the daemon anew\n`,
+    );
+  } finally {
+    lock?.release();
+  }
+  expect((await run(["doctor", "--socket", path])).out).not.toContain("problem  socket");
+  rmSync(folder, { recursive: true });
 });

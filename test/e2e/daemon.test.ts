@@ -113,6 +113,19 @@ describe("The control socket", () => {
       control.wire.close();
     }));
 
+  test("that was removed keeps others away while its daemon lives, and they say so", () =>
+    withFolder(async (folder, launch) => {
+      const daemon = launch();
+      (await daemon.control(join(folder, SOCKET))).wire.close();
+      rmSync(join(folder, SOCKET));
+      const { stderr } = await expectRefusal(launch, folder, [], /another daemon serves it/);
+      expect(stderr).toContain(`serves it (pid ${daemon.process.pid})\n`);
+      expect(stderr).toContain("hint: its socket is not there: ");
+      expect(await daemon.end("SIGTERM")).toMatchObject({ code: 0 });
+      const next = launch();
+      (await next.control(join(folder, SOCKET))).wire.close();
+    }));
+
   test("of another program is never taken, not even when it is too busy to accept", () =>
     withFolder(async (folder, launch) => {
       const path = join(folder, SOCKET);
