@@ -275,7 +275,11 @@ async function bindPeers(
   const host = !isIP(address.host) ? await resolveHost(address) : address.host;
   const socket = await bindDatagram(
     { ...address, host },
-    (datagram, from, port) => orchestrator.receiver.receive(datagram, from, port),
+    (datagram, from, port) => {
+      orchestrator.links.heard(from, port);
+      orchestrator.receiver.receive(datagram, from, port);
+    },
+    () => orchestrator.links.foundNobody(),
     onFault,
   ).catch((error: unknown) => {
     throw hinted(error, IPC_HINT);

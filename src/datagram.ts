@@ -15,13 +15,20 @@ export interface DatagramSocket {
   close(): void;
 }
 
+/** What the kernel reports when a host, or the way to it, has answered that a datagram reached nobody. */
+const NOBODY: ReadonlySet<string | undefined> = new Set([
+  ...["ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH"],
+]);
+
 /**
- * Binds a UDP socket; `receive` gets each datagram, which is its to keep.
+ * Binds a UDP socket; `receive` gets each datagram, which is its to keep. `onNobody` is called when an
+ * earlier datagram is reported to have found nobody; to whom it went is not told.
  * @throws `io` with the system's reason
  */
 export async function bindDatagram(
   address: TcpAddress,
   receive: (datagram: Buffer, host: string, port: number) => void,
+  onNobody: () => void,
   onFault: (error: unknown) => void,
 ): Promise<DatagramSocket> {
   let socket: udp.Socket<"buffer">;
@@ -37,8 +44,10 @@ export async function bindDatagram(
             onFault(error);
           }
         },
-        // The kernel's report that an earlier datagram found nobody: `send` meets it too.
-        error() {},
+        // `send` may meet the same report. The error comes alone, whatever the declaration says.
+        error(...reported: unknown[]) {
+          if (NOBODY.has(systemCode(reported.at(-1)))) onNobody();
+        },
       },
     });
   } catch (error) {

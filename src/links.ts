@@ -1,6 +1,7 @@
 // The links of one orchestrator: what may be linked to what, other orchestrators as targets, and
 // what is remembered of a link. How messages take them is the router's.
 
+import { formatHostPort } from "./address.ts";
 import type { DatagramSocket } from "./datagram.ts";
 import { OrchestratorError } from "./errors.ts";
 import type { LinkInfo } from "./protocol/info.ts";
@@ -16,7 +17,7 @@ import {
   type LinkSettings,
   type LinkTarget,
 } from "./model.ts";
-import { PeerTarget } from "./peer.ts";
+import { blame, PeerTarget } from "./peer.ts";
 import type { Target } from "./queue.ts";
 import type { Link, Router } from "./router.ts";
 import type { Translator } from "./message/translate.ts";
@@ -27,6 +28,7 @@ export interface LinksOptions {
   readonly journal: Journal;
   readonly translator: Translator;
   findTarget(id: InstanceId): Target | undefined;
+  wallMs(): number;
 }
 
 export class Links {
@@ -43,6 +45,17 @@ export class Links {
   /** From now on links may lead to other orchestrators. */
   useSocket(socket: DatagramSocket): void {
     this.#socket = socket;
+  }
+
+  /** Something has arrived from another orchestrator, perhaps one that links lead to. */
+  heard(host: string, port: number): void {
+    const peer = this.#peers.size === 0 ? undefined : this.#peers.get(formatHostPort(host, port));
+    if (peer !== undefined) peer.heardMs = this.#options.wallMs();
+  }
+
+  /** A datagram to one of the other orchestrators has found nobody. */
+  foundNobody(): void {
+    blame(this.#peers.values(), this.#options.wallMs());
   }
 
   /** Makes a link of before again. @throws `not_found` or `not_configured` */
@@ -134,7 +147,7 @@ export class Links {
   }
 
   #target(to: LinkTarget, refused: string): Target {
-    const { findTarget, translator } = this.#options;
+    const { findTarget, translator, wallMs } = this.#options;
     if (to.kind === "instance") {
       const target = findTarget(to.id);
       if (target === undefined) throw unknown(refused, to.id);
@@ -149,7 +162,7 @@ export class Links {
     const name = formatTarget(to);
     let peer = this.#peers.get(name);
     if (peer === undefined) {
-      peer = new PeerTarget(this.#socket, to.host, to.port, translator);
+      peer = new PeerTarget(this.#socket, to.host, to.port, translator, wallMs);
       this.#peers.set(name, peer);
     }
     return peer;
@@ -173,7 +186,7 @@ function fields({ from, typeName, to }: LinkKey): Pick<LinkInfo, "type_name" | "
   return { type_name: typeName, from: from ?? null, to: formatTarget(to) };
 }
 
-function linkInfo({ key, queue }: Link): LinkInfo {
+function linkInfo({ key, queue, target }: Link): LinkInfo {
   return {
     ...fields(key),
     queue: formatQueueBound(queue.settings),
@@ -183,5 +196,6 @@ function linkInfo({ key, queue }: Link): LinkInfo {
     delivered: queue.delivered,
     queued: queue.queued,
     dropped: Object.fromEntries(queue.dropped),
+    ...(target instanceof PeerTarget ? { peer: target.info() } : {}),
   };
 }

@@ -119,6 +119,7 @@ export class Orchestrator {
       journal: this.#journal,
       translator: this.#pool.translator,
       findTarget: (id) => this.#instances.get(id)?.outbox,
+      wallMs: host.wallMs,
     });
     this.receiver = new PeerReceiver(this.#router, new QuietLog(log.target("peer"), host.now));
   }

@@ -10,6 +10,7 @@ import type { DatagramSocket } from "./datagram.ts";
 import type { QuietLog } from "./log.ts";
 import { datagramOf, decodeDatagram, messageEnd, NO_REST, type Run } from "./message.ts";
 import type { Translator } from "./message/translate.ts";
+import type { PeerInfo } from "./protocol/info.ts";
 import type { LinkQueue, Target } from "./queue.ts";
 import { type Router, Source } from "./router.ts";
 
@@ -19,12 +20,25 @@ const MAX_LINE: number = MAX_DATAGRAM_BYTES + '{"Storable":}\n'.length;
 /** One other orchestrator, as the target of links. */
 export class PeerTarget implements Target {
   isTouched = false;
+  /** What is known of it: nothing that UDP would promise. Times in ms since the epoch. */
+  sentMs: number | undefined;
+  heardMs: number | undefined;
+  refusedMs: number | undefined;
+  suspectedMs: number | undefined;
+  readonly #wallMs: () => number;
   readonly #socket: DatagramSocket;
   readonly #host: string;
   readonly #port: number;
   readonly #translator: Translator;
 
-  constructor(socket: DatagramSocket, host: string, port: number, translator: Translator) {
+  constructor(
+    socket: DatagramSocket,
+    host: string,
+    port: number,
+    translator: Translator,
+    wallMs: () => number,
+  ) {
+    this.#wallMs = wallMs;
     this.#translator = translator;
     this.#socket = socket;
     this.#host = host;
@@ -33,6 +47,7 @@ export class PeerTarget implements Target {
 
   push(queue: LinkQueue, run: Run): void {
     queue.routed += run.count;
+    this.sentMs = this.#wallMs();
     const { type, dialect, chunk, start, end, longest } = run;
     if (dialect === "veecle") {
       this.#send(queue, chunk, start, end);
@@ -51,6 +66,14 @@ export class PeerTarget implements Target {
 
   forget(): void {}
 
+  info(): PeerInfo {
+    return {
+      heard: rounded(this.heardMs),
+      refused: rounded(this.refusedMs),
+      suspected: rounded(this.suspectedMs),
+    };
+  }
+
   /** Sends each line in `lines[start, end)` as one datagram. */
   #send(queue: LinkQueue, lines: Buffer, start: number, end: number): void {
     for (let at = start; at < end;) {
@@ -66,6 +89,27 @@ export class PeerTarget implements Target {
       else queue.drop(result === "full" ? "full" : "unreachable", 1);
     }
   }
+}
+
+function rounded(ms: number | undefined): number | null {
+  return ms === undefined ? null : Math.round(ms);
+}
+
+/** So long after a datagram its host, or a router on the way, may answer that it found nobody. */
+const REFUSAL_MS = 5_000;
+
+/**
+ * Notes at whom a report may be aimed that a datagram has found nobody: it does not tell to whom that
+ * went. Whoever was heard since cannot be meant, and if only one is left, it is.
+ */
+export function blame(peers: Iterable<PeerTarget>, nowMs: number): void {
+  const sinceMs = nowMs - REFUSAL_MS;
+  const suspects = [...peers].filter(
+    ({ sentMs = 0, heardMs = 0 }) => sentMs >= sinceMs && heardMs < sinceMs,
+  );
+  const [only] = suspects;
+  if (suspects.length === 1 && only !== undefined) only.refusedMs = nowMs;
+  else for (const peer of suspects) peer.suspectedMs = nowMs;
 }
 
 /** What arrives from other orchestrators. */

@@ -11,7 +11,7 @@ import { ownCgroup } from "../host/cgroup.ts";
 import { escapeText } from "../log.ts";
 import { PROTOCOL_VERSION } from "../protocol.ts";
 import { VERSION } from "../version.ts";
-import { droppedTotal } from "./print.ts";
+import { droppedTotal, peerNotes } from "./print.ts";
 import { everyInstance, type Session } from "./session.ts";
 import { CLI, DAEMON } from "./surface.ts";
 import { paint } from "./table.ts";
@@ -281,6 +281,11 @@ export function instanceFindings(info: Info, nowMs: number): Finding[] {
     const sum = losing.reduce((total, link) => total + droppedTotal(link), 0);
     const text = `${count(sum, "message")} dropped on ${count(losing.length, "link")}`;
     findings.push(finding("warning", "links", text, `${CLI} link list`));
+  }
+  for (const note of peerNotes(info, nowMs, false)) {
+    findings.push(
+      finding("warning", "peers", note, "start the orchestrator there, or check the link"),
+    );
   }
   return findings;
 }

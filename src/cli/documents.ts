@@ -29,6 +29,7 @@ const LINK: Shape = {
   delivered: "number",
   queued: "number",
   dropped: "any",
+  "peer?": "PEER",
 };
 
 const INSTANCE: Shape = {
@@ -82,6 +83,7 @@ export const DOCUMENTS: Readonly<Record<string, Shape>> = {
     open_files: "number|null",
   },
   LINK,
+  PEER: { heard: "time|null", refused: "time|null", suspected: "time|null" },
   FLOW: { ...LINK, per_second: "number" },
   EVENT: {
     seq: "number",

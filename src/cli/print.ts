@@ -8,7 +8,7 @@ import { escapeText } from "../log.ts";
 import type { Info, LinkInfo, RuntimeInfo } from "../protocol/info.ts";
 import { CLI, type CommandName, DAEMON } from "./surface.ts";
 import { formatTable, paint } from "./table.ts";
-import { exitWords } from "./words.ts";
+import { exitWords, isNobody, peerWords } from "./words.ts";
 
 const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
   bad_request: 1,
@@ -162,6 +162,17 @@ export function formatLinks(info: Info, colour: boolean, hasNames: boolean = fal
     ...["QUEUE", "ON-FULL"],
   ];
   return formatTable(header, rows, { colour });
+}
+
+/**
+ * What a table of links cannot say of other orchestrators: that they are nobody, and at a terminal,
+ * what "delivered" means where nothing is known.
+ */
+export function peerNotes({ routes }: Info, nowMs: number, tellsAll: boolean): string[] {
+  const peers = new Map(routes.flatMap(({ to, peer }) => (peer === undefined ? [] : [[to, peer]])));
+  return [...peers]
+    .filter(([, peer]) => isNobody(peer) || (tellsAll && peer.heard === null))
+    .map(([to, peer]) => escapeText(`${to}: delivered means sent; ${peerWords(peer, nowMs)}`));
 }
 
 function formatState(runtime: RuntimeInfo): string {

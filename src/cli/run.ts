@@ -10,9 +10,9 @@ import {
   parsePriority,
   parseQueueBound,
 } from "../model.ts";
-import type { LinkInfo } from "../protocol/info.ts";
-import { everyInstance, instanceDocument, type Session } from "./session.ts";
+import { everyInstance, instanceDocument, linkDocument, type Session } from "./session.ts";
 import type { CommandName } from "./surface.ts";
+import { paint } from "./table.ts";
 import { VERSION } from "../version.ts";
 import { count } from "./words.ts";
 
@@ -74,11 +74,16 @@ export const RUN: Readonly<Record<CommandName, (session: Session) => Promise<num
   },
   "link list": async (session) => {
     const info = await session.info();
-    const { formatLinks } = await import("./print.ts");
-    const links: readonly LinkInfo[] = info.routes;
+    const { formatLinks, peerNotes } = await import("./print.ts");
+    const links = info.routes.map(linkDocument);
     await session.answer({ links }, () =>
       formatLinks(info, session.colour, session.terminal.outputIsScreen),
     );
+    const { isJson, isQuiet, terminal } = session;
+    if (isJson || isQuiet) return;
+    const notes = peerNotes(info, terminal.now(), terminal.reportIsScreen);
+    for (const note of notes)
+      terminal.report(`${paint(session.reportColour, "33", "note:")} ${note}\n`);
   },
   clear,
   ps: async (session) => (await import("./ps.ts")).ps(session),

@@ -3,7 +3,7 @@
 import { type Address, parseAddress } from "../address.ts";
 import { ControlClient, defaultControlAddress, type Identity } from "../client.ts";
 import { OrchestratorError } from "../errors.ts";
-import type { Info, RuntimeInfo } from "../protocol/info.ts";
+import type { Info, LinkInfo, RuntimeInfo } from "../protocol/info.ts";
 import { isObject, showJson } from "../json.ts";
 import { type InstanceId, parseInstanceId } from "../model.ts";
 import { escapeText } from "../log.ts";
@@ -239,6 +239,13 @@ function choose(info: Info, id: InstanceId): Chosen {
 export function instanceDocument({ id, runtime }: Chosen): Record<string, unknown> {
   const { started, due } = runtime;
   return { id, ...runtime, started: isoOrNull(started), due: isoOrNull(due) };
+}
+
+/** A link as programs read it. */
+export function linkDocument<Link extends LinkInfo>({ peer, ...link }: Link): object {
+  if (peer === undefined) return link;
+  const times = Object.entries(peer).map(([key, time]) => [key, isoOrNull(time)]);
+  return { ...link, peer: Object.fromEntries(times) };
 }
 
 function isoOrNull(time: number | null | undefined): string | null {

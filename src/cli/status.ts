@@ -15,7 +15,14 @@ import type { InstanceId } from "../model.ts";
 import { DEFAULT_SETTINGS } from "../settings.ts";
 import { eventDocument } from "./events.ts";
 import { lineDocument, tamed } from "./logs.ts";
-import { type Chosen, instanceDocument, nameOf, namesOf, type Session } from "./session.ts";
+import {
+  type Chosen,
+  instanceDocument,
+  linkDocument,
+  nameOf,
+  namesOf,
+  type Session,
+} from "./session.ts";
 import { fit, paint } from "./table.ts";
 import { lastEvents, lastLines } from "./tail.ts";
 import { type NameOf, targetName, tell } from "./telling.ts";
@@ -24,6 +31,7 @@ import {
   formatBytes,
   formatDuration,
   formatMoment,
+  peerWords,
   stateStyle,
   stateWords,
 } from "./words.ts";
@@ -129,7 +137,7 @@ function pictureDocument(
   return {
     ...instanceDocument(instance),
     resources: resources ?? null,
-    links,
+    links: links.map(linkDocument),
     events: events.map(eventDocument),
     output: output.map((line) => lineDocument(line, name)),
   };
@@ -157,7 +165,7 @@ function describe(session: Session, picture: Picture, name: NameOf): string {
     ]),
     ...section(
       "links",
-      picture.links.map((link) => linkLine(link, id, name)),
+      picture.links.map((link) => linkLine(link, id, name, nowMs)),
     ),
     ...section("events", eventLines(session, picture.events, name)),
     ...section("output", outputLines(session, picture.output)),
@@ -235,8 +243,8 @@ function settings(runtime: RuntimeInfo): string {
   return differing.filter(Boolean).join(", ");
 }
 
-function linkLine(link: Flow, id: InstanceId, name: NameOf): string {
-  const { routed, delivered, queued, dropped, per_second: rate } = link;
+function linkLine(link: Flow, id: InstanceId, name: NameOf, nowMs: number): string {
+  const { routed, delivered, queued, dropped, peer, per_second: rate } = link;
   const other =
     link.from === id
       ? `→ ${targetName(link.to, name)}`
@@ -247,11 +255,12 @@ function linkLine(link: Flow, id: InstanceId, name: NameOf): string {
   );
   const accounts = [
     `${routed} routed${rate > 0 ? ` (${rate}/s)` : ""}`,
-    `${delivered} delivered`,
+    `${delivered} ${peer === undefined ? "delivered" : "sent"}`,
     ...lost,
   ];
   if (queued > 0) accounts.push(`${queued} queued`);
-  return escapeText(`${link.type_name} ${other}: ${accounts.join(", ")}`);
+  const known = peer === undefined ? "" : `; ${peerWords(peer, nowMs)}`;
+  return escapeText(`${link.type_name} ${other}: ${accounts.join(", ")}${known}`);
 }
 
 function eventLines({ colour }: Session, events: readonly EventInfo[], name: NameOf): string[] {

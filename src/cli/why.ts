@@ -6,7 +6,7 @@ import { type Chosen, nameOf, namesOf, type Session } from "./session.ts";
 import { CLI } from "./surface.ts";
 import { lastEvents, lastLines } from "./tail.ts";
 import { memoryKills, type NameOf, targetName } from "./telling.ts";
-import { count, exitWords, formatDuration } from "./words.ts";
+import { count, exitWords, formatDuration, isNobody, peerWords } from "./words.ts";
 
 /** Events in which the last start, stop and exit are looked for. */
 const READ_EVENTS = 50;
@@ -147,6 +147,11 @@ function running({ instance, links }: Facts, nameOfId: NameOf, nowMs: number): E
     sentences.push(
       `${count(waiting, "message")} for it wait: it reads more slowly than others send.`,
     );
+  }
+  for (const { from, to, type_name: type, peer } of links) {
+    if (from !== id || peer === undefined || !isNobody(peer)) continue;
+    sentences.push(`Its messages ${type} go to ${to}: ${peerWords(peer, nowMs)}.`);
+    next = "link list";
   }
   if (runtime.held) {
     const full = links

@@ -1,6 +1,6 @@
 // States, times and sizes in words that a person understands at a glance. Pure.
 
-import type { RuntimeInfo } from "../protocol/info.ts";
+import type { PeerInfo, RuntimeInfo } from "../protocol/info.ts";
 
 /** A length of time with its two largest units: `3.2 s`, `5 min 12 s`, `2 d 3 h`. */
 export function formatDuration(ms: number): string {
@@ -83,6 +83,24 @@ export function stateWords(runtime: RuntimeInfo, nowMs: number): string {
     default: // of a newer daemon
       return state;
   }
+}
+
+/** Whether a peer, or perhaps it, was said to be nobody, and nothing has come from it since. */
+export function isNobody({ heard, refused, suspected }: PeerInfo): boolean {
+  return Math.max(refused ?? 0, suspected ?? 0) > (heard ?? 0);
+}
+
+/** What is known of another orchestrator, of which UDP tells nothing by itself. */
+export function peerWords(peer: PeerInfo, nowMs: number): string {
+  const { heard, refused, suspected } = peer;
+  const ago = (ms: number | null): string => `${formatDuration(nowMs - (ms ?? 0))} ago`;
+  if (isNobody(peer)) {
+    return (refused ?? 0) > (heard ?? 0)
+      ? `its host said ${ago(refused)} that nobody listens there`
+      : `${ago(suspected)} a host said that nobody listens, here or at another address`;
+  }
+  if (heard !== null) return `last heard from ${ago(heard)}`;
+  return "never heard from, and UDP does not tell whether anybody listens";
 }
 
 /** Whether its end was asked for: by a stop, or by whoever sends the signal of one. */

@@ -22,6 +22,18 @@ export interface LinkInfo {
   readonly delivered: number;
   readonly queued: number;
   readonly dropped: Readonly<Record<string, number>>;
+  /** Only where it leads to another orchestrator, over UDP: then "delivered" means sent. */
+  readonly peer?: PeerInfo;
+}
+
+/** What is known of another orchestrator; ms since the epoch, null: never. */
+export interface PeerInfo {
+  /** When something came from there. */
+  readonly heard: number | null;
+  /** When its host, or a router, said that nobody listens there. */
+  readonly refused: number | null;
+  /** When one said so of this address or another one. */
+  readonly suspected: number | null;
 }
 
 /** One instance in the answer to `Info`; existing clients read the first three keys. */

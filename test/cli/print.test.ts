@@ -6,6 +6,7 @@ import {
   formatError,
   formatLinks,
   formatRuntimes,
+  peerNotes,
 } from "../../src/cli/print.ts";
 import { Progress } from "../../src/cli/progress.ts";
 import { ERROR_CODES, type ErrorCode, OrchestratorError } from "../../src/errors.ts";
@@ -192,6 +193,24 @@ test("formatLinks() prints names for people, where there are any", () => {
   const lines = formatLinks(info({ [ID]: runtime() }, routes), false, true).split("\n");
   expect(lines[1]).toMatch(/^ping +T +127\.0\.0\.1:2661 +1 /);
   expect(lines[2]).toMatch(/^\(any\) +T +ping +1 /);
+});
+
+test("peerNotes() says what a link to another orchestrator has delivered to nobody", () => {
+  const link = { type_name: "T", from: null, queue: "4MiB", on_full: "drop-oldest" } as const;
+  const counts = { owner: null, dropped: {}, routed: 1, delivered: 1, queued: 0 };
+  const to = (port: number, heard: number | null, refused: number | null): LinkInfo => {
+    const peer = { heard, refused, suspected: null };
+    return { ...link, ...counts, to: `127.0.0.1:${port}`, peer };
+  };
+  const routes = [to(1, null, 8_000), to(1, null, 8_000), to(2, null, null), to(3, 9_000, 8_000)];
+  const nobody =
+    "127.0.0.1:1: delivered means sent; its host said 2 s ago that nobody listens there";
+  expect(peerNotes(info({}, routes), 10_000, false)).toEqual([nobody]);
+  expect(peerNotes(info({}, routes), 10_000, true)).toEqual([
+    nobody,
+    "127.0.0.1:2: delivered means sent; never heard from, and UDP does not tell whether anybody listens",
+  ]);
+  expect(peerNotes(info({}, [{ ...link, ...counts, to: ID }]), 10_000, true)).toEqual([]);
 });
 
 test("formatLinks() prints source, type, target and accounts", () => {

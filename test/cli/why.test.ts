@@ -95,6 +95,24 @@ const table: [name: string, given: Case, why: string, next: string | null][] = [
     "status ping",
   ],
   [
+    "sending to nobody",
+    {
+      runtime: RUNNING,
+      links: [
+        {
+          from: A,
+          to: "127.0.0.1:1",
+          type_name: "a::T",
+          queued: 0,
+          peer: { heard: null, refused: NOW - 2_000, suspected: null },
+        },
+      ],
+    },
+    "ping has run for 1 min (pid 7). Its messages a::T go to 127.0.0.1:1: " +
+      "its host said 2 s ago that nobody listens there.",
+    "link list",
+  ],
+  [
     "held by a link",
     {
       runtime: { ...RUNNING, held: true },

@@ -1,6 +1,12 @@
 import { describe, expect, test } from "bun:test";
 
-import { formatBytes, formatDuration, stateStyle, stateWords } from "../../src/cli/words.ts";
+import {
+  formatBytes,
+  formatDuration,
+  peerWords,
+  stateStyle,
+  stateWords,
+} from "../../src/cli/words.ts";
 import type { RuntimeInfo } from "../../src/protocol/info.ts";
 
 test.each([
@@ -58,3 +64,17 @@ describe("stateWords() and stateStyle()", () => {
     expect(stateStyle(runtime)).toBe(style);
   });
 });
+
+test.each([
+  [null, null, null, "never heard from, and UDP does not tell whether anybody listens"],
+  [7_000, null, null, "last heard from 3 s ago"],
+  [7_000, 6_000, 5_000, "last heard from 3 s ago"],
+  [7_000, 8_000, 9_000, "its host said 2 s ago that nobody listens there"],
+  [null, null, 9_000, "1 s ago a host said that nobody listens, here or at another address"],
+  [7_000, 6_000, 9_000, "1 s ago a host said that nobody listens, here or at another address"],
+])(
+  "peerWords() of one heard at %p, refused at %p, suspected at %p",
+  (heard, refused, suspected, text) => {
+    expect(peerWords({ heard, refused, suspected }, 10_000)).toBe(text);
+  },
+);

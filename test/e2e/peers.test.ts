@@ -247,6 +247,36 @@ test("A dead neighbour costs a healthy one nothing", () =>
     }, IPC),
   ));
 
+test("A link tells that nobody listens at its end, and what was heard from there", () =>
+  withPeer((alive) =>
+    withDaemon(async (daemon) => {
+      const gone = await Peer.open("127.0.0.2"); // where nobody else will take its port
+      const dead = gone.address;
+      gone.close();
+      const wire = await (await daemon.puppet()).connect();
+      await daemon.link("T", dead);
+      await daemon.link("T", alive.address);
+      const known = (to: string, what: "heard" | "refused" | "suspected"): Promise<number> =>
+        until(what, async () => (await routeTo(daemon, to)).peer?.[what] ?? undefined);
+      const never = { heard: null, refused: null, suspected: null };
+      expect((await routeTo(daemon, dead)).peer).toEqual(never);
+      wire.send(storable("T", "1"));
+      // Either may be meant, as far as the system tells.
+      for (const address of [dead, alive.address]) {
+        await known(address, "suspected");
+        const expected = { ...never, suspected: expect.any(Number) };
+        expect((await routeTo(daemon, address)).peer).toEqual(expected);
+      }
+      alive.send("anything", await daemon.ipcAddress());
+      await known(alive.address, "heard");
+      wire.send(storable("T", "2"));
+      await known(dead, "refused");
+      const { delivered, peer } = await routeTo(daemon, alive.address);
+      expect([delivered, peer?.refused]).toEqual([2, null]);
+      expect(Math.abs((peer?.heard ?? 0) - Date.now())).toBeLessThan(60_000);
+    }, IPC),
+  ));
+
 test("An address of another family is unreachable, and that is counted", () =>
   withPeer(
     (peer) =>
