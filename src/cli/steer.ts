@@ -76,7 +76,7 @@ async function steer(
   const timeoutMs = parseDuration(values.get("--timeout") ?? "");
   const deadline = timeoutMs === undefined ? undefined : new Deadline(timeoutMs);
   const waits = !values.has("--no-wait");
-  const watch = await Watch.begin(session, instances);
+  const watch = await Watch.begin(session, instances, (event) => !isResult(event));
   const outcomes: (boolean | { readonly error: unknown })[] = [];
   const queue = [...instances.entries()];
   const worker = async (): Promise<void> => {
@@ -90,6 +90,12 @@ async function steer(
   await Promise.all(Array.from({ length: Math.min(AT_ONCE, instances.length) }, worker));
   watch.close();
   return report(session, verb, done, instances, outcomes);
+}
+
+/** Whether the line of the result says the same. */
+function isResult({ kind, detail }: EventInfo): boolean {
+  if (kind === "started") return detail["restart"] === undefined;
+  return kind === "stopped" || (kind === "exited" && detail["stopping"] === true);
 }
 
 /** @throws `misuse` if neither or both of names and --all are given */
@@ -161,8 +167,9 @@ function judgeStart(
       return "runs";
     case "started":
       return "started";
+    case "restarting": // after an end, which is told with it
     case "exited": {
-      const { detail } = last;
+      const { detail } = seen.findLast(({ kind }) => kind === "exited") ?? last;
       const ran = formatDuration(Number(detail["ran_ms"] ?? 0));
       if (detail["stopping"] === true) return new Unmet(`${cannot}: it was stopped meanwhile`);
       if (detail["code"] === 0) return "runs"; // it was a short piece of work, and it is done

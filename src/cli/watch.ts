@@ -15,23 +15,29 @@ const PROBE_MS = 2_000;
 export class Watch {
   readonly #session: Session;
   readonly #client: ControlClient;
-  readonly #tells: boolean;
+  readonly #tells: (event: EventInfo) => boolean;
   readonly #events: Map<InstanceId, EventInfo[]> = new Map();
   #changed: PromiseWithResolvers<void> = Promise.withResolvers<void>();
   #lost: OrchestratorError | undefined;
 
-  /** `tells`: whether it says on standard error what happens. */
-  private constructor(session: Session, client: ControlClient, tells: boolean) {
+  private constructor(
+    session: Session,
+    client: ControlClient,
+    tells: (event: EventInfo) => boolean,
+  ) {
     this.#tells = tells;
     this.#session = session;
     this.#client = client;
   }
 
-  /** From its return on, no event of these instances is missed. */
+  /**
+   * From its return on, no event of these instances is missed. `tells` says which are told on standard
+   * error, if people read that.
+   */
   static async begin(
     session: Session,
     instances: readonly Pick<Chosen, "id" | "name">[],
-    tells: boolean = !session.isJson && !session.isQuiet,
+    tells: (event: EventInfo) => boolean = () => true,
   ): Promise<Watch> {
     const client = await session.newClient();
     const watch = new Watch(session, client, tells);
@@ -94,8 +100,8 @@ export class Watch {
 
   #tell(batch: readonly EventInfo[], nameOf: (id: string) => string): void {
     const { reportColour, terminal } = this.#session;
-    if (!this.#tells) return;
-    for (const { text, isBad } of tell(batch, nameOf)) {
+    if (this.#session.isJson || this.#session.isQuiet) return;
+    for (const { text, isBad } of tell(batch.filter(this.#tells), nameOf)) {
       terminal.report(`${paint(reportColour, isBad ? "31" : "2", escapeText(text))}\n`);
     }
   }

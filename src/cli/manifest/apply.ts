@@ -234,8 +234,7 @@ export class Application {
       const id = this.#ids.get(name);
       return id === undefined ? [] : { id, name };
     });
-    const { isJson, isQuiet } = this.#session;
-    return Watch.begin(this.#session, instances, this.#board === undefined && !isJson && !isQuiet);
+    return Watch.begin(this.#session, instances, () => this.#board === undefined);
   }
 
   /** A connection of its own for a request that others are not to wait for; so many at once. */
