@@ -9,7 +9,7 @@ import { queryOf } from "./query.ts";
 import { Reader } from "./reader.ts";
 import { nameOf, namesOf, type Session } from "./session.ts";
 import { paint } from "./table.ts";
-import { crashesWhole, tell, type Told } from "./telling.ts";
+import { crashesWhole, tellShort, type Told } from "./telling.ts";
 import { formatMoment, isoTime } from "./words.ts";
 
 export async function events(session: Session): Promise<void> {
@@ -23,7 +23,9 @@ export async function events(session: Session): Promise<void> {
     for (const { id, name } of batch) if (id !== null && name !== null) names.set(id, name);
     const lines = session.isJson
       ? batch.map((event) => showJson(eventDocument(event)))
-      : tell(batch, nameOf(names)).map((told) => lineOf(told, session.colour));
+      : tellShort(batch, nameOf(names), session.terminal.columns).map((told) =>
+          lineOf(told, session.colour),
+        );
     const shown = most === undefined ? lines : lines.slice(-most);
     await session.terminal.write(shown.map((line) => `${line}\n`).join(""));
   };

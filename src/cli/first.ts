@@ -31,7 +31,10 @@ export async function first(session: Session): Promise<boolean> {
     ];
   }
   const all: readonly Next[] = [...next, [`${CLI} help`, "all commands"]];
-  const width = Math.max(...all.map(([command]) => command.length));
+  const { columns = Number.POSITIVE_INFINITY } = session.terminal;
+  const longest = Math.max(...all.map(([, text]) => text.length));
+  const isShort = (command: string): boolean => command.length + longest + 4 <= columns;
+  const width = Math.max(...all.map(([command]) => (isShort(command) ? command.length : 0)));
   await session.answer(
     {
       daemon: info === undefined ? null : { address: where, pid: info.pid },
@@ -39,7 +42,14 @@ export async function first(session: Session): Promise<boolean> {
     },
     () =>
       `${escapeText(said)}\n\n` +
-      all.map(([command, text]) => `  ${escapeText(command.padEnd(width))}  ${text}\n`).join(""),
+      all
+        .map(([command, text]) => {
+          const typed = `  ${escapeText(command)}`; // is never cut: it is for copying
+          const line = `${typed.padEnd(width + 2)}  ${text}`;
+          return isShort(command) ? line : typed;
+        })
+        .map((line) => `${line}\n`)
+        .join(""),
   );
   return info !== undefined;
 }

@@ -6,7 +6,7 @@ import { escapeText } from "../log.ts";
 import { queryOf } from "./query.ts";
 import { Reader } from "./reader.ts";
 import { nameOf, namesOf, type Session } from "./session.ts";
-import { paint } from "./table.ts";
+import { paint, shortName } from "./table.ts";
 import type { NameOf } from "./telling.ts";
 import { formatMoment, isoTime } from "./words.ts";
 
@@ -28,7 +28,10 @@ export async function logs(session: Session): Promise<void> {
   const client = await session.newClient();
   const lines = client.output({ ...query, stream });
   const reader = new Reader(session, client);
-  const format = lineFormat(session, shown, nameOf(names));
+  const { columns } = session.terminal;
+  const name = nameOf(names);
+  const shownName: NameOf = session.isJson ? name : (id) => shortName(name(id), columns);
+  const format = lineFormat(session, shown, shownName);
   for await (const batch of lines.batches()) {
     const wanted =
       pattern === undefined ? batch : batch.filter(({ line }) => pattern.test(withoutStyle(line)));

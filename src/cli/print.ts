@@ -128,8 +128,8 @@ function shellWord(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** The table of `runtime list`. */
-export function formatRuntimes(info: Info, colour: boolean): string {
+/** The table of `runtime list`; on a screen, as far as it fits. */
+export function formatRuntimes(info: Info, colour: boolean, columns?: number): string {
   const rows = Object.entries(info.runtimes).map(([id, runtime]) => [
     id,
     runtime.name ?? "",
@@ -140,12 +140,20 @@ export function formatRuntimes(info: Info, colour: boolean): string {
     String(runtime.messages?.received ?? 0),
   ]);
   const header = ["ID", "NAME", "BINARY", "STATE", "PRIVILEGED", "CONNECTED", "MESSAGES"];
-  return formatTable(header, rows, { colour });
+  const [ids, names] = [0, 1];
+  const spare = ["PRIVILEGED", "CONNECTED", "MESSAGES", "BINARY"].map((name) =>
+    header.indexOf(name),
+  );
+  return formatTable(header, rows, { colour, columns, spare, whole: [ids], names: [names] });
 }
 
-/** The table of `link list`; with names in the place of ids, for people. */
-export function formatLinks(info: Info, colour: boolean, hasNames: boolean = false): string {
-  const shown = (id: string): string => (hasNames ? info.runtimes[id]?.name : undefined) ?? id;
+/** The table of `link list`; on a screen, with names in the place of ids, and as far as it fits. */
+export function formatLinks(
+  info: Info,
+  colour: boolean,
+  screen?: { readonly columns: number | undefined },
+): string {
+  const shown = (id: string): string => (screen ? info.runtimes[id]?.name : undefined) ?? id;
   const rows = info.routes.map((link) => [
     link.from === null ? "(any)" : shown(link.from),
     link.type_name,
@@ -161,7 +169,8 @@ export function formatLinks(info: Info, colour: boolean, hasNames: boolean = fal
     ...["FROM", "TYPE", "TO", "ROUTED", "DELIVERED", "DROPPED", "QUEUED"],
     ...["QUEUE", "ON-FULL"],
   ];
-  return formatTable(header, rows, { colour });
+  const spare = ["ON-FULL", "QUEUE", "ROUTED"].map((name) => header.indexOf(name));
+  return formatTable(header, rows, { colour, columns: screen?.columns, spare, names: [0, 1, 2] });
 }
 
 /**

@@ -31,6 +31,8 @@ export async function ps(session: Session): Promise<void> {
       colour,
       columns: terminal.columns,
       spare: SPARE,
+      names: [0],
+      whole: [HEADER.indexOf("ID")],
       style,
     });
     if (instances.length > 0) return table;

@@ -14,7 +14,7 @@ import { everyInstance, instanceDocument, linkDocument, type Session } from "./s
 import type { CommandName } from "./surface.ts";
 import { paint } from "./table.ts";
 import { VERSION } from "../version.ts";
-import { count } from "./words.ts";
+import { count, listed } from "./words.ts";
 
 /** Every command: does its work, prints its answer, and may return an exit code other than 0. */
 export const RUN: Readonly<Record<CommandName, (session: Session) => Promise<number | void>>> = {
@@ -52,7 +52,7 @@ export const RUN: Readonly<Record<CommandName, (session: Session) => Promise<num
         ? Object.keys(info.runtimes)
             .map((id) => `${id}\n`)
             .join("")
-        : formatRuntimes(info, session.colour),
+        : formatRuntimes(info, session.colour, session.terminal.columns),
     );
   },
   "runtime stdout": follow,
@@ -75,11 +75,11 @@ export const RUN: Readonly<Record<CommandName, (session: Session) => Promise<num
   "link list": async (session) => {
     const info = await session.info();
     const { formatLinks, peerNotes } = await import("./print.ts");
+    const { isJson, isQuiet, terminal } = session;
     const links = info.routes.map(linkDocument);
     await session.answer({ links }, () =>
-      formatLinks(info, session.colour, session.terminal.outputIsScreen),
+      formatLinks(info, session.colour, terminal.outputIsScreen ? terminal : undefined),
     );
-    const { isJson, isQuiet, terminal } = session;
     if (isJson || isQuiet) return;
     const notes = peerNotes(info, terminal.now(), terminal.reportIsScreen);
     for (const note of notes)
@@ -153,16 +153,15 @@ async function follow(session: Session): Promise<void> {
 async function clear(session: Session): Promise<number> {
   const { terminal, values } = session;
   if (terminal.canAsk && !values.has("--yes")) {
-    const { formatRuntimes } = await import("./print.ts");
     const info = await session.info();
-    const runtimes = Object.values(info.runtimes);
+    const instances = everyInstance(info);
     const links = info.routes.length;
-    if (runtimes.length > 0 || links > 0) {
-      const running = runtimes.filter((runtime) => runtime.state !== "stopped").length;
+    if (instances.length > 0 || links > 0) {
+      const busy = instances.filter(({ runtime }) => runtime.state !== "stopped");
+      const names = busy.length === 0 ? "" : `these run: ${listed(busy, terminal.columns)}\n`;
       terminal.report(
-        `${formatRuntimes(info, false)}\n` +
-          `This stops ${count(running, "instance")} and removes ` +
-          `${count(runtimes.length, "instance")} and ${count(links, "link")}.\n`,
+        `${names}This stops ${count(busy.length, "instance")} and removes ` +
+          `${count(instances.length, "instance")} and ${count(links, "link")}.\n`,
       );
       const answer = await terminal.ask("Continue? [y/N] ");
       if (!/^y(es)?$/i.test(answer)) {

@@ -23,9 +23,9 @@ import {
   namesOf,
   type Session,
 } from "./session.ts";
-import { fit, paint } from "./table.ts";
+import { fit, fitMiddle, paint, shortName } from "./table.ts";
 import { lastEvents, lastLines } from "./tail.ts";
-import { type NameOf, targetName, tell } from "./telling.ts";
+import { type NameOf, targetName, tellShort } from "./telling.ts";
 import {
   count,
   formatBytes,
@@ -39,6 +39,10 @@ import {
 const SHOWN_EVENTS = 5;
 const SHOWN_LINES = 10;
 const LABEL_WIDTH = 9;
+/** Of what stands in a section. */
+const INDENT = 4;
+/** On a screen, a name is not cut shorter than this in favour of the state. */
+const MIN_NAME = 16;
 
 /** Between two looks at links, which give their rates; whoever asks does not notice. */
 const RATE_MS = 200;
@@ -148,11 +152,16 @@ function describe(session: Session, picture: Picture, name: NameOf): string {
   const { instance, resources } = picture;
   const { runtime, id } = instance;
   const nowMs = terminal.now();
-  const state = paint(colour, stateStyle(runtime), escapeText(stateWords(runtime, nowMs)));
   const since = typeof runtime.started === "number" ? nowMs - runtime.started : undefined;
+  const state =
+    escapeText(stateWords(runtime, nowMs)) +
+    (since === undefined ? "" : ` for ${formatDuration(since)}`);
+  const { columns } = terminal;
+  const room = columns === undefined ? undefined : columns - Bun.stringWidth(state) - 2;
+  const head =
+    room === undefined ? instance.name : fitMiddle(instance.name, Math.max(room, MIN_NAME));
   const lines = [
-    `${paint(colour, "1", instance.name)}  ${state}` +
-      (since === undefined ? "" : ` for ${formatDuration(since)}`),
+    `${paint(colour, "1", head)}  ${paint(colour, stateStyle(runtime), state)}`,
     ...labelled(session, [
       ["id", id],
       ["program", [runtime.binary, ...(runtime.args ?? []).map(shown)].join(" ")],
@@ -165,12 +174,11 @@ function describe(session: Session, picture: Picture, name: NameOf): string {
     ]),
     ...section(
       "links",
-      picture.links.map((link) => linkLine(link, id, name, nowMs)),
+      picture.links.flatMap((link) => linkLines(link, id, name, nowMs, columns)),
     ),
     ...section("events", eventLines(session, picture.events, name)),
     ...section("output", outputLines(session, picture.output)),
   ];
-  const { columns } = terminal;
   return lines.map((line) => `${columns === undefined ? line : fit(line, columns)}\n`).join("");
 }
 
@@ -184,7 +192,8 @@ function labelled({ colour }: Session, rows: readonly (readonly [string, string]
 }
 
 function section(title: string, lines: readonly string[]): string[] {
-  return lines.length === 0 ? [] : [`  ${title}`, ...lines.map((line) => `    ${line}`)];
+  const indent = " ".repeat(INDENT);
+  return lines.length === 0 ? [] : [`  ${title}`, ...lines.map((line) => indent + line)];
 }
 
 /** An argument as a person would type it. */
@@ -243,12 +252,18 @@ function settings(runtime: RuntimeInfo): string {
   return differing.filter(Boolean).join(", ");
 }
 
-function linkLine(link: Flow, id: InstanceId, name: NameOf, nowMs: number): string {
+function linkLines(
+  link: Flow,
+  id: InstanceId,
+  name: NameOf,
+  nowMs: number,
+  columns: number | undefined,
+): string[] {
   const { routed, delivered, queued, dropped, peer, per_second: rate } = link;
-  const other =
+  const [arrow, other] =
     link.from === id
-      ? `→ ${targetName(link.to, name)}`
-      : `← ${link.from === null ? "any" : name(link.from)}`;
+      ? ["→", targetName(link.to, name)]
+      : ["←", link.from === null ? "any" : name(link.from)];
   const losses = Object.entries(dropped).filter(([, number]) => number > 0);
   const lost = losses.map(
     ([reason, number]) => `${number} dropped as ${reason.replaceAll("_", " ")}`,
@@ -259,12 +274,21 @@ function linkLine(link: Flow, id: InstanceId, name: NameOf, nowMs: number): stri
     ...lost,
   ];
   if (queued > 0) accounts.push(`${queued} queued`);
-  const known = peer === undefined ? "" : `; ${peerWords(peer, nowMs)}`;
-  return escapeText(`${link.type_name} ${other}: ${accounts.join(", ")}${known}`);
+  const line = (type: string, end: string): string =>
+    escapeText(`${type} ${arrow} ${end}: ${accounts.join(", ")}`);
+  const whole = line(link.type_name, other);
+  const isShort = columns === undefined || Bun.stringWidth(whole) + INDENT <= columns;
+  const short = (text: string): string => shortName(text, columns && columns / 2);
+  const first = isShort ? whole : line(short(link.type_name), short(other));
+  return peer === undefined ? [first] : [first, `  ${peerWords(peer, nowMs)}`];
 }
 
-function eventLines({ colour }: Session, events: readonly EventInfo[], name: NameOf): string[] {
-  return tell(events, name).map(({ time, text, isBad }) => {
+function eventLines(
+  { colour, terminal }: Session,
+  events: readonly EventInfo[],
+  name: NameOf,
+): string[] {
+  return tellShort(events, name, terminal.columns).map(({ time, text, isBad }) => {
     const moment = paint(colour, "2", formatMoment(time));
     return `${moment}  ${paint(colour && isBad, "31", escapeText(text))}`;
   });

@@ -19,12 +19,36 @@ export function fit(text: string, columns: number): string {
   return `${shown}…`;
 }
 
+/** Like `fit`, and keeps both ends: names that begin alike often differ at theirs. */
+export function fitMiddle(text: string, columns: number): string {
+  const width = Bun.stringWidth(text);
+  if (width <= columns) return text;
+  const tail = Math.max(0, Math.floor((columns - 1) / 2));
+  const head = fit(text, columns - tail);
+  // A wide character that begins before the tail does not belong to it.
+  let end = Bun.sliceAnsi(text, width - tail);
+  if (Bun.stringWidth(end) > tail) end = Bun.sliceAnsi(text, width - tail + 1);
+  return `${head}${end}`;
+}
+
+/** Of a line on a screen, a name takes no more than this share. */
+const NAME_SHARE = 0.4;
+
+/** A name beside other things on a screen, if there is one. */
+export function shortName(name: string, columns: number | undefined): string {
+  return columns === undefined ? name : fitMiddle(name, Math.floor(columns * NAME_SHARE));
+}
+
 export interface TableOptions {
   readonly colour: boolean;
   /** Of the screen; without it, rows are as long as they are. */
   readonly columns?: number | undefined;
   /** Columns that are left out where not all fit, the first one first: better than all of them cut. */
   readonly spare?: readonly number[];
+  /** Columns of which both ends are shown where they are cut. */
+  readonly names?: readonly number[];
+  /** Columns that are never cut. */
+  readonly whole?: readonly number[];
   /** The style of a cell, or "". */
   style?(row: number, column: number): string;
 }
@@ -33,7 +57,7 @@ export interface TableOptions {
 export function formatTable(
   header: readonly string[],
   rows: readonly (readonly string[])[],
-  { colour, columns, spare = [], style }: TableOptions,
+  { colour, columns, spare = [], names = [], whole = [], style }: TableOptions,
 ): string {
   const cells = rows.map((row) => {
     const all = row.join(" ");
@@ -48,14 +72,15 @@ export function formatTable(
   }
   const left = columns === undefined ? new Set<number>() : leaveOut(widths, spare, columns);
   const last = header.findLastIndex((_, column) => !left.has(column));
-  if (columns !== undefined) shrink(widths, left, columns);
+  if (columns !== undefined) shrink(widths, left, whole, columns);
   const line = (row: readonly string[], styleOf: (column: number) => string): string => {
     let text = "";
     for (let column = 0; column < row.length; column++) {
       if (left.has(column)) continue;
       const width = widths[column] as number;
       const cell = row[column] as string;
-      const shown = columns === undefined ? cell : fit(cell, width);
+      const cut = names.includes(column) ? fitMiddle : fit;
+      const shown = columns === undefined ? cell : cut(cell, width);
       const look = styleOf(column);
       text += look === "" ? shown : paint(colour, look, shown);
       if (column < last) text += " ".repeat(width - Bun.stringWidth(shown) + 2);
@@ -85,14 +110,20 @@ function leaveOut(
 }
 
 /** Takes from the widest columns until the row fits, or nothing more can be taken. */
-function shrink(widths: number[], left: ReadonlySet<number>, columns: number): void {
+function shrink(
+  widths: number[],
+  left: ReadonlySet<number>,
+  whole: readonly number[],
+  columns: number,
+): void {
   for (const column of left) widths[column] = 0;
   const gaps = 2 * (widths.length - left.size - 1);
   let excess = widths.reduce((sum, width) => sum + width, gaps) - columns;
   while (excess > 0) {
-    const widest = Math.max(...widths);
+    const widest = Math.max(...widths.filter((_, column) => !whole.includes(column)));
     if (widest <= MIN_COLUMN) return;
-    widths[widths.indexOf(widest)] = widest - 1;
+    const at = widths.findIndex((width, column) => width === widest && !whole.includes(column));
+    widths[at] = widest - 1;
     excess--;
   }
 }

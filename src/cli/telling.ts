@@ -3,6 +3,7 @@
 import type { EventInfo, RuntimeInfo } from "../protocol/info.ts";
 import { isObject } from "../json.ts";
 import { parseInstanceId } from "../model.ts";
+import { shortName } from "./table.ts";
 import { count, exitWords, formatBytes, formatDuration } from "./words.ts";
 
 /** What is told about one moment. */
@@ -40,6 +41,33 @@ export function tell(events: readonly EventInfo[], nameOf: NameOf): Told[] {
     told.push({ time: event.time, text, isBad: isBad(event) });
   }
   return told;
+}
+
+/** What stands before an event on its line: the moment, and where a section is indented. */
+const MOMENT_WIDTH = 25;
+
+/** Events in words on a screen: where they do not fit, names leave room for what has happened. */
+export function tellShort(
+  events: readonly EventInfo[],
+  nameOf: NameOf,
+  columns: number | undefined,
+): Told[] {
+  const whole = tell(events, nameOf);
+  if (columns === undefined) return whole;
+  const fits = ({ text }: Told): boolean => MOMENT_WIDTH + Bun.stringWidth(text) <= columns;
+  if (whole.every(fits)) return whole;
+  const shortPart = (text: string): string => shortName(text, columns / 3); // of a link
+  const shortened = events.map((event) => {
+    const { name, detail } = event;
+    const type = detail["type_name"];
+    return {
+      ...event,
+      name: name === null ? null : shortName(name, columns),
+      detail: typeof type === "string" ? { ...detail, type_name: shortPart(type) } : detail,
+    };
+  });
+  const short = tell(shortened, (id) => shortPart(nameOf(id)));
+  return whole.map((told, index) => (fits(told) ? told : (short[index] as Told)));
 }
 
 /** Pause in which a crash waits for what follows it: both are told by the daemon at once. */

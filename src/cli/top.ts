@@ -178,7 +178,7 @@ function table(
   });
   const style = (row: number, column: number): string =>
     column === 1 ? stateStyle((loads[row] as Load).instance.runtime) : "";
-  return formatTable(HEADER, rows, { colour, columns, spare: SPARE, style });
+  return formatTable(HEADER, rows, { colour, columns, spare: SPARE, names: [0], style });
 }
 
 function draw(

@@ -1,6 +1,7 @@
 // States, times and sizes in words that a person understands at a glance. Pure.
 
 import type { PeerInfo, RuntimeInfo } from "../protocol/info.ts";
+import { shortName } from "./table.ts";
 
 /** A length of time with its two largest units: `3.2 s`, `5 min 12 s`, `2 d 3 h`. */
 export function formatDuration(ms: number): string {
@@ -51,6 +52,16 @@ export function isoTime(timeMs: number): string {
 /** `1 link`, `2 links`. */
 export function count(number: number, one: string, many: string = `${one}s`): string {
   return `${number} ${number === 1 ? one : many}`;
+}
+
+/** Names that are listed before the rest is only counted. */
+const LISTED = 8;
+
+/** Names of several in a sentence on a screen. */
+export function listed(all: readonly { readonly name: string }[], columns?: number): string {
+  const names = all.slice(0, LISTED).map(({ name }) => shortName(name, columns));
+  const more = all.length - names.length;
+  return `${names.join(", ")}${more === 0 ? "" : ` and ${more} more`}`;
 }
 
 /** How a process ended: `code 3`, `signal SIGSEGV`. */

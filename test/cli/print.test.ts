@@ -190,7 +190,7 @@ test("formatLinks() prints names for people, where there are any", () => {
     { type_name: "T", from: ID, to: "127.0.0.1:2661", ...link, ...counts },
     { type_name: "T", from: null, to: ID, ...link, ...counts },
   ];
-  const lines = formatLinks(info({ [ID]: runtime() }, routes), false, true).split("\n");
+  const lines = formatLinks(info({ [ID]: runtime() }, routes), false, { columns: 80 }).split("\n");
   expect(lines[1]).toMatch(/^ping +T +127\.0\.0\.1:2661 +1 /);
   expect(lines[2]).toMatch(/^\(any\) +T +ping +1 /);
 });

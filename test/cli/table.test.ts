@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 
 import { tamed } from "../../src/cli/logs.ts";
 import { shortIds } from "../../src/cli/ps.ts";
-import { fit, formatTable } from "../../src/cli/table.ts";
+import { fit, fitMiddle, formatTable } from "../../src/cli/table.ts";
 
 describe("formatTable()", () => {
   const header = ["NAME", "STATE"];
@@ -70,6 +70,23 @@ test("fit() cuts at the width of a screen", () => {
     "abcd…",
     "日本…",
   ]);
+});
+
+test("fitMiddle() keeps both ends, in columns of a screen", () => {
+  expect([fitMiddle("abcdef", 6), fitMiddle("abcdef-1", 5)]).toEqual(["abcdef", "ab…-1"]);
+  for (const text of ["日本語の名前です", "a日本語", "日本語a", "x".repeat(20)]) {
+    for (let columns = 1; columns < 20; columns++) {
+      expect(Bun.stringWidth(fitMiddle(text, columns))).toBeLessThanOrEqual(columns);
+    }
+  }
+});
+
+test("formatTable() keeps both ends of names, and cuts no id", () => {
+  const rows = [["camera-of-the-left-1", "12345678", "a state that is long"]];
+  const options = { colour: false, columns: 30, names: [0], whole: [1] };
+  expect(formatTable(["NAME", "ID", "STATE"], rows, options).split("\n")[1]).toBe(
+    "came…ft-1  12345678  a state …",
+  );
 });
 
 test("shortIds() are as long as it takes to tell them apart", () => {

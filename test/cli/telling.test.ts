@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 
-import { crashesWhole, tell } from "../../src/cli/telling.ts";
+import { crashesWhole, tell, tellShort } from "../../src/cli/telling.ts";
 import type { EventInfo } from "../../src/protocol/info.ts";
 
 const A = "0195fc7b-33e6-70e3-bee1-ac515185fac7";
@@ -135,4 +135,22 @@ describe("crashesWhole()", () => {
     }
     expect(hasEnded).toBe(true);
   });
+});
+
+test("tellShort() cuts names and types where a line would not fit on a screen", () => {
+  const events: EventInfo[] = [
+    { seq: 1, time: 0, kind: "connected", id: A, name: "ping", detail: {} },
+    { seq: 2, time: 0, kind: "connected", id: A, name: `${"x".repeat(62)}-1`, detail: {} },
+    {
+      ...{ seq: 3, time: 0, kind: "linked", id: null, name: null },
+      detail: { from: A, type_name: `${"t".repeat(198)}-2`, to: A },
+    },
+  ];
+  const longName = (): string => `${"y".repeat(62)}-3`;
+  const told = tellShort(events, longName, 80).map(({ text }) => text);
+  expect(told[0]).toBe("ping connected");
+  expect(told[1]).toMatch(/^x+…x+-1 connected$/);
+  expect(told[2]).toMatch(/^linked: y+…y+-3 → t+…t+-2 → y+…y+-3$/);
+  for (const text of told) expect(text.length).toBeLessThanOrEqual(55);
+  expect(tellShort(events, longName, undefined)).toEqual(tell(events, longName));
 });

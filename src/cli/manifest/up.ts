@@ -24,7 +24,7 @@ import { type Session } from "../session.ts";
 import { reportFailure } from "../steer.ts";
 import { CLI, type CommandName } from "../surface.ts";
 import { paint } from "../table.ts";
-import { count } from "../words.ts";
+import { count, listed } from "../words.ts";
 import { Application, type Outcome, stepName } from "./apply.ts";
 import { type Given, readManifest } from "./file.ts";
 import { presentOf } from "./there.ts";
@@ -142,7 +142,7 @@ function checkPrograms(session: Session, { instances }: Plan): void {
 async function agrees(session: Session, ending: readonly InstanceChange[]): Promise<boolean> {
   const { terminal, values } = session;
   if (values.has("--yes")) return true;
-  const names = ending.map(({ name }) => name).join(", ");
+  const names = listed(ending, terminal.columns);
   const answer = await terminal.ask(`This ends ${names}. Continue? [y/N] `);
   if (/^y(es)?$/i.test(answer)) return true;
   terminal.report("nothing was changed\n");
