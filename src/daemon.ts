@@ -18,7 +18,7 @@ import {
 import { openCgroups } from "./host/cgroup.ts";
 import { releaseCode } from "./host/code.ts";
 import { handshakeLog, openAccess, readTls, tcpWarning } from "./daemon/access.ts";
-import { claimSocket, instanceSocketPath, takeInstanceFolder } from "./daemon/claim.ts";
+import { claimSocket, openInstanceSocket, takeInstanceFolder } from "./daemon/claim.ts";
 import { ControlServer } from "./control.ts";
 import { bindDatagram, type DatagramSocket } from "./datagram.ts";
 import { hinted, messageChain, OrchestratorError } from "./errors.ts";
@@ -118,11 +118,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       log,
       state,
       env: inheritedEnvironment(options.env),
-      openSocket: (id, accept) => {
-        const path = instanceSocketPath(folder.path, id, sockets++);
-        const listener = listen({ kind: "unix", path }, accept, onFault);
-        return { path, close: () => listener.stop() };
-      },
+      openSocket: (id, accept) => openInstanceSocket(folder.path, id, sockets++, accept, onFault),
       telemetry,
       histories: openHistories(options, join(state.folder, "output"), log, host),
       pool,

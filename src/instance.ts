@@ -19,6 +19,14 @@ import { isKin } from "./supervisor/kin.ts";
 import type { SupervisorOptions } from "./supervisor/options.ts";
 import { Supervisor } from "./supervisor.ts";
 
+/** Where the processes of an instance connect. */
+export interface InstanceSocket {
+  readonly path: string;
+  /** Opens it again if somebody has removed it; absent where nobody can. @throws `io` */
+  restore?(): void;
+  close(): void;
+}
+
 export interface InstanceOptions {
   readonly id: InstanceId;
   readonly path: string;
@@ -39,7 +47,7 @@ export interface InstanceOptions {
   >;
   /** Carries out what a privileged instance asks for. */
   control(request: Parameters<PortOptions["control"]>[0]): Promise<void>;
-  openSocket(id: InstanceId, accept: Accept): { readonly path: string; close(): void };
+  openSocket(id: InstanceId, accept: Accept): InstanceSocket;
   /** @throws `cannot_run` if an uploaded program is not any more what was uploaded */
   verifyProgram(hash: string): Promise<void>;
   /** Is told of every process, to end it if we cannot. */
@@ -117,15 +125,11 @@ export class Instance {
       prepare: async () => {
         if (this.binary !== null) await options.verifyProgram(this.binary);
       },
-      program: () => ({
-        path: this.path,
-        env: {
-          ...options.env,
-          ...this.settings.env,
-          VEECLE_IPC_SOCKET: socket.path,
-          VEECLE_RUNTIME_ID: id,
-        },
-      }),
+      program: () => {
+        socket.restore?.();
+        const own = { VEECLE_IPC_SOCKET: socket.path, VEECLE_RUNTIME_ID: id };
+        return { path: this.path, env: { ...options.env, ...this.settings.env, ...own } };
+      },
       events: {
         started: (run) => {
           // In the next turn: to look at a process in the midst of its start takes long.

@@ -10,7 +10,7 @@ import type { Guard } from "./host/guard.ts";
 import type { Histories } from "./output/history.ts";
 import type { Host } from "./host.ts";
 import type { ResourcesInfo } from "./protocol/info.ts";
-import { Instance } from "./instance.ts";
+import { Instance, type InstanceSocket } from "./instance.ts";
 import { type Detail, type EventKind, Journal } from "./journal.ts";
 import { FLUSH_MS, LAST_OUTPUT_MS } from "./limits.ts";
 import { Links } from "./links.ts";
@@ -43,7 +43,7 @@ export interface OrchestratorOptions {
   /** The environment that instances get, with the variables of their own added. */
   readonly env: Readonly<Record<string, string>>;
   /** Opens the socket of an instance; `address` goes into its environment. */
-  openSocket(id: InstanceId, accept: Accept): { readonly path: string; close(): void };
+  openSocket(id: InstanceId, accept: Accept): InstanceSocket;
   readonly telemetry: TelemetryExporter | undefined;
   /** Where the output of instances is kept. */
   readonly histories: Histories;

@@ -17,7 +17,8 @@ import {
   tryLock,
 } from "../files.ts";
 import type { DaemonOptions } from "./options.ts";
-import { connect, DISCARD } from "../socket.ts";
+import type { InstanceSocket } from "../instance.ts";
+import { type Accept, connect, DISCARD, listen, type Listener, type OnFault } from "../socket.ts";
 
 /**
  * Makes sure that nobody else serves a path: takes its lock, then asks who answers there.
@@ -92,7 +93,36 @@ export function takeInstanceFolder(options: DaemonOptions): OwnFolder {
 }
 
 /** Named by the instance where that is short enough. */
-export function instanceSocketPath(folder: string, id: string, number: number): string {
+function instanceSocketPath(folder: string, id: string, number: number): string {
   const path = join(folder, `${id}.socket`);
   return socketPathFault(`${path}.999`) === undefined ? path : join(folder, `${number}.socket`);
+}
+
+/**
+ * Opens the socket of an instance in the folder of this daemon. The folder is made anew where it was
+ * removed under the daemon, as that in /run/user is when its user logs out.
+ * @throws `permission_denied` or `io`
+ */
+export function openInstanceSocket(
+  folder: string,
+  id: string,
+  number: number,
+  accept: Accept,
+  onFault: OnFault,
+): InstanceSocket {
+  const path = instanceSocketPath(folder, id, number);
+  const open = (): Listener => {
+    if (!isThere(folder)) makePrivateFolder(folder);
+    return listen({ kind: "unix", path }, accept, onFault);
+  };
+  let listener = open();
+  return {
+    path,
+    restore: () => {
+      if (isThere(path)) return;
+      listener.stop();
+      listener = open();
+    },
+    close: () => listener.stop(),
+  };
 }

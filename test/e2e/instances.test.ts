@@ -1,11 +1,11 @@
 // Instances: how processes start, end, are stopped, and what they get from the daemon.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { readdirSync, readFileSync, readlinkSync, symlinkSync } from "node:fs";
-import { join } from "node:path";
+import { readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync } from "node:fs";
+import { dirname, join } from "node:path";
 
 import { type Daemon, withDaemon } from "../support/daemon.ts";
-import { DIALECTS, KIND, native, until, type Wire } from "../support/wire.ts";
+import { DIALECTS, KIND, message, native, until, type Wire } from "../support/wire.ts";
 
 setDefaultTimeout(60_000);
 
@@ -445,3 +445,22 @@ describe.each(DIALECTS)("A control request of an instance in the %s dialect", (d
       expect(daemon.log).not.toContain("ERROR");
     }));
 });
+
+test("The sockets of instances that somebody has removed are made anew with the next start", () =>
+  withDaemon(async (daemon) => {
+    const first = await daemon.puppet();
+    (await first.connect()).close();
+    const { pid } = await daemon.runtime(first.id);
+    const environment = readFileSync(`/proc/${pid}/environ`, "utf8");
+    const path = /^VEECLE_IPC_SOCKET=(.*)$/m.exec(environment.replaceAll("\0", "\n"))?.[1];
+    await daemon.ok({ Stop: first.id });
+    const folder = dirname(String(path));
+    expect(readdirSync(folder)).toContain(`${first.id}.socket`);
+    rmSync(folder, { recursive: true });
+    const second = await daemon.puppet(); // added when there is no folder
+    const target = await second.speak("veecle");
+    const again = await (await daemon.startPuppet(first.id)).connect();
+    await daemon.link("T", second.id);
+    again.send(message("veecle", "T", "fine"));
+    expect(await target.line()).toBe(message("veecle", "T", "fine").toString().trimEnd());
+  }));
