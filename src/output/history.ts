@@ -5,7 +5,7 @@
 
 import { constants } from "node:fs";
 import { type FileHandle, lstat, mkdir, open, readdir, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 
 import { OrchestratorError, systemCode } from "../errors.ts";
 import { OUTPUT_FILE_BYTES, OUTPUT_FILES } from "../limits.ts";
@@ -284,9 +284,13 @@ export class HistoryFiles implements RecordFiles {
   }
 
   async #openLast(): Promise<FileHandle> {
-    await mkdir(this.#folder, { mode: 0o700 }).catch((error: unknown) => {
-      if (systemCode(error) !== "EEXIST") throw error;
-    });
+    try {
+      await makeFolder(this.#folder);
+    } catch (error) {
+      if (systemCode(error) !== "ENOENT") throw error;
+      await makeFolder(dirname(this.#folder)); // somebody has removed that of all instances
+      await makeFolder(this.#folder);
+    }
     if (!(await lstat(this.#folder)).isDirectory()) {
       throw new OrchestratorError("io", `Cannot use ${this.#folder}: it is not a folder`);
     }
@@ -304,6 +308,13 @@ export class HistoryFiles implements RecordFiles {
     }
     return open(this.#path(this.#end.file), flags | O_CREAT, 0o600);
   }
+}
+
+/** Makes a folder of our own, if it is not there. */
+async function makeFolder(path: string): Promise<void> {
+  await mkdir(path, { mode: 0o700 }).catch((error: unknown) => {
+    if (systemCode(error) !== "EEXIST") throw error;
+  });
 }
 
 /** Shortens a file, if it is there. */

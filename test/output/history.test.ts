@@ -195,13 +195,17 @@ describe("HistoryFiles", () => {
     expect(readdirSync(base)).toEqual([]);
   });
 
-  test("begin anew when somebody has removed them", async () => {
+  test.each([
+    ["them", () => folder],
+    ["those of all instances", () => base],
+  ])("begin anew when somebody has removed %s", async (_, removed) => {
     const files = open();
     await files.append([record(1, "one\n")]);
     await files.rest();
-    rmSync(folder, { recursive: true });
+    rmSync(removed(), { recursive: true });
     await files.append([record(2, "two\n")]);
     expect(await all(files)).toEqual(["2 stdout two"]);
+    expect([base, folder].map((path) => statSync(path).mode & 0o777)).toEqual([0o700, 0o700]);
     await files.rest();
   });
 
