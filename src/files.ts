@@ -168,12 +168,15 @@ export function readPem(path: string): string {
   return text;
 }
 
-/** Makes a folder and those above it that are missing, with mode 0700. @throws `io` */
+/** Makes a folder and those above it that are missing, with mode 0700 under any umask. @throws `io` */
 export function makeFolders(path: string): void {
+  const mask = process.umask(0o077);
   try {
     mkdirSync(path, { recursive: true, mode: 0o700 });
   } catch (error) {
     throw new OrchestratorError("io", `Cannot make the folder ${path}`, { cause: error });
+  } finally {
+    process.umask(mask);
   }
 }
 

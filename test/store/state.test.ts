@@ -73,7 +73,7 @@ describe("stateFolders()", () => {
 });
 
 describe("openState()", () => {
-  test.each([0o000, 0o002, 0o022, 0o077])(
+  test.each([0o000, 0o002, 0o022, 0o077, 0o777])(
     "makes folders and files of its owner alone under umask %o (S1)",
     async (mask) => {
       const outer = join(newFolder(), "home/state");
@@ -88,8 +88,9 @@ describe("openState()", () => {
       } finally {
         process.umask(before);
       }
-      const modes = [outer, inner, join(inner, "binaries")].map((path) => statSync(path).mode);
-      expect(modes.map((mode) => mode & 0o777)).toEqual([0o700, 0o700, 0o700]);
+      const made = [dirname(outer), outer, inner, join(inner, "binaries")];
+      const modes = made.map((path) => statSync(path).mode & 0o777);
+      expect(modes).toEqual([0o700, 0o700, 0o700, 0o700]);
       const files = readdirSync(inner).filter((name) => name !== "binaries");
       expect(files.toSorted()).toEqual(["lock", "state.db", "state.db-shm", "state.db-wal"]);
       for (const name of files) expect(statSync(join(inner, name)).mode & 0o777).toBe(0o600);
