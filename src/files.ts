@@ -16,7 +16,9 @@ import {
   readFileSync,
   readSync,
   rmSync,
+  statfsSync,
   statSync,
+  writeFileSync,
   writeSync,
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
@@ -166,6 +168,33 @@ export function readPem(path: string): string {
     throw new OrchestratorError("io", `${subject}: it is no PEM`, { hint });
   }
   return text;
+}
+
+/** Bytes that may still be written where a folder is. */
+export function roomAt(folder: string): number {
+  const { bavail, bsize } = statfsSync(folder);
+  return bavail * bsize;
+}
+
+/**
+ * Takes room on a disk with a new file, of bytes that no file system keeps in less. Where there is no
+ * such room it leaves nothing, and whoever needs it later does without.
+ */
+export function occupy(path: string, bytes: number): void {
+  const noise = Buffer.alloc(bytes);
+  const most = 64 * 1024; // at once
+  for (let at = 0; at < bytes; at += most) crypto.getRandomValues(noise.subarray(at, at + most));
+  try {
+    writeFileSync(path, noise, { mode: 0o600, flag: "wx" });
+    chmodSync(path, 0o600); // whatever the umask takes away
+  } catch {
+    rmSync(path, { force: true });
+  }
+}
+
+/** Gives up what `occupy` has taken, if it has. */
+export function vacate(path: string): void {
+  rmSync(path, { force: true });
 }
 
 /** Makes a folder and those above it that are missing, with mode 0700 under any umask. @throws `io` */

@@ -297,6 +297,9 @@ export const MAX_EVENT_BYTES: number = 4 * KIB;
 export const EVENT_PRUNE_COUNT = 1_000;
 export const EVENT_PRUNE_MS: number = 24 * 3_600_000;
 
+/** Room on the disk that is given up to start on a full one: a log, its index, and the first commits. */
+export const STATE_RESERVE_BYTES: number = 128 * KIB;
+
 /** Write-ahead log of the state; beyond it it is moved into the file while everything goes on, and at
  * twice that at once. A longer one would hold room that a full disk needs. */
 export const STATE_LOG_BYTES: number = 128 * KIB;

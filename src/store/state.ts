@@ -2,6 +2,7 @@
 //
 //   <folder>/lock        held as long as the daemon lives
 //   <folder>/state.db    what it remembers, while it runs with -wal and -shm beside
+//   <folder>/reserve     room that is given up when a daemon starts on a full disk
 //   <folder>/binaries/   uploaded binaries, by hash
 //   <folder>/output/     what instances print, a folder for each
 
@@ -10,7 +11,18 @@ import { basename, dirname, join, resolve } from "node:path";
 import { type Address, formatAddress } from "../address.ts";
 import { Binaries } from "./binaries.ts";
 import { OrchestratorError } from "../errors.ts";
-import { lockHolder, makeFolders, makePrivateFolder, syncPath, tryLock } from "../files.ts";
+import {
+  isThere,
+  lockHolder,
+  makeFolders,
+  makePrivateFolder,
+  occupy,
+  roomAt,
+  syncPath,
+  tryLock,
+  vacate,
+} from "../files.ts";
+import { STATE_RESERVE_BYTES } from "../limits.ts";
 import { Store } from "../store.ts";
 
 export interface State {
@@ -100,13 +112,26 @@ export function openState(folders: readonly string[]): State {
 
 /** First what may be refused: then nothing else is made. @throws as `Store.open` and `Binaries` */
 function openRooms(folder: string): Pick<State, "store" | "binaries"> {
-  const store = Store.open(join(folder, "state.db"));
+  const store = openStore(join(folder, "state.db"), join(folder, "reserve"));
   try {
     return { store, binaries: new Binaries(join(folder, "binaries")) };
   } catch (error) {
     store.close();
     throw error;
   }
+}
+
+/**
+ * A full disk must not keep what ran before from running: there is room that is given up for that, and
+ * taken again by a later start.
+ * @throws as `Store.open`
+ */
+function openStore(path: string, reserve: string): Store {
+  const room = roomAt(dirname(path));
+  if (room < STATE_RESERVE_BYTES) vacate(reserve);
+  const store = Store.open(path);
+  if (room >= 2 * STATE_RESERVE_BYTES && !isThere(reserve)) occupy(reserve, STATE_RESERVE_BYTES);
+  return store;
 }
 
 /** A state that ends with the daemon; binaries stand in the folder of its sockets meanwhile. */

@@ -92,10 +92,16 @@ describe("openState()", () => {
       const modes = made.map((path) => statSync(path).mode & 0o777);
       expect(modes).toEqual([0o700, 0o700, 0o700, 0o700]);
       const files = readdirSync(inner).filter((name) => name !== "binaries");
-      expect(files.toSorted()).toEqual(["lock", "state.db", "state.db-shm", "state.db-wal"]);
+      expect(files.toSorted()).toEqual([
+        "lock",
+        "reserve",
+        "state.db",
+        "state.db-shm",
+        "state.db-wal",
+      ]);
       for (const name of files) expect(statSync(join(inner, name)).mode & 0o777).toBe(0o600);
       state.close();
-      expect(readdirSync(inner).toSorted()).toEqual(["binaries", "state.db"]);
+      expect(readdirSync(inner).toSorted()).toEqual(["binaries", "reserve", "state.db"]);
     },
   );
 
