@@ -17,7 +17,7 @@ import {
 } from "./address.ts";
 import { openCgroups } from "./host/cgroup.ts";
 import { releaseCode } from "./host/code.ts";
-import { handshakeLog, openAccess, readTls, tcpWarning } from "./daemon/access.ts";
+import { handshakeLog, openAccess, readTls, renewTls, tcpWarning } from "./daemon/access.ts";
 import { claimSocket, openInstanceSocket, takeInstanceFolder } from "./daemon/claim.ts";
 import { ControlServer } from "./control.ts";
 import { bindDatagram, type DatagramSocket } from "./datagram.ts";
@@ -154,6 +154,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       tls && { ...tls, maxDescriptor, refused: handshakeLog(log.target("control"), host.now) },
     );
     undo.push(() => listener.stop());
+    const endRenewal = tls && renewTls(options, tls, listener, log.target("control"), host.after);
+    undo.push(() => endRenewal?.());
     // From here on the state tells of us: what came to nothing before has left no trace in it.
     claimState(state.store, runId);
     orchestrator.journal.record("daemon_started", undefined, { pid: process.pid, before });
@@ -178,6 +180,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     const end = async (): Promise<void> => {
       notifier?.stopping();
       rest.close();
+      endRenewal?.();
       listener.stop();
       await orchestrator.shutDown();
       orchestrator.journal.record("daemon_stopped", undefined, { pid: process.pid });
@@ -199,6 +202,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       stop: () => (ending ??= end()),
       kill: () => {
         orchestrator.kill();
+        endRenewal?.();
         listener.stop();
         closeMemory(state, daemonLog);
         folder.remove();

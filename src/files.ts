@@ -170,6 +170,18 @@ export function readPem(path: string): string {
   return text;
 }
 
+/** What is another text whenever one of these files is another file, or has changed. */
+export async function versionOf(paths: readonly string[]): Promise<string> {
+  const { stat } = await import("node:fs/promises"); // few need it, and it takes its time
+  const found = paths.map(async (path) => {
+    const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
+    return [dev, ino, size, mtimeNs, ctimeNs].join(" ");
+  });
+  return (await Promise.allSettled(found))
+    .map((one) => (one.status === "fulfilled" ? one.value : systemCode(one.reason)))
+    .join("\n");
+}
+
 /** Bytes that may still be written where a folder is. */
 export function roomAt(folder: string): number {
   const { bavail, bsize } = statfsSync(folder);

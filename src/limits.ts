@@ -25,6 +25,9 @@ export const FIRST_REQUEST_MS = 10_000;
 /** Until a TLS handshake is done: two round trips, over a network that loses packets. */
 export const HANDSHAKE_MS = 5_000;
 
+/** Between two looks at files of certificates: a renewed one is taken when it has stayed for one. */
+export const CERTIFICATE_LOOK_MS = 2_000;
+
 /** Connections that have not shaken hands yet; a further one takes the place of the oldest. */
 export const MAX_HANDSHAKES = 64;
 

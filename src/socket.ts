@@ -62,6 +62,11 @@ export interface Listener {
   readonly address: Address;
   /** Takes no more connections; open ones stay. Removes its own socket file. */
   stop(): void;
+  /**
+   * With TLS: shows and asks for this from now on, and open connections stay.
+   * @throws the reason if that cannot be used, and then nothing has changed
+   */
+  renew?(tls: ServerTls): void;
 }
 
 /** What a TCP listener shows and asks for, as texts in PEM. No byte comes through before that is settled. */
@@ -198,16 +203,28 @@ function listenTcp(
   socket: Callbacks,
   tls: TlsListener | undefined,
 ): Listener {
-  const listener: TCPSocketListener<State> = Bun.listen<State>({
-    hostname,
-    port,
-    exclusive: true,
-    allowHalfOpen: true,
-    ...(tls === undefined ? { socket } : { tls: tlsOptions(tls), socket: shaken(socket, tls) }),
-  });
+  const options = { hostname, exclusive: true, allowHalfOpen: true };
+  if (tls === undefined) {
+    const listener = Bun.listen<State>({ ...options, port, socket });
+    return {
+      address: { kind: "tcp", host: hostname, port: listener.port },
+      stop: () => listener.stop(),
+    };
+  }
+  const handlers = shaken(socket, tls);
+  const open = (at: number, shown: ServerTls): TCPSocketListener<State> =>
+    Bun.listen<State>({ ...options, port: at, tls: tlsOptions(shown), socket: handlers });
+  let listener = open(port, tls);
+  const chosen = listener.port;
   return {
-    address: { kind: "tcp", host: hostname, port: listener.port },
+    address: { kind: "tcp", host: hostname, port: chosen },
     stop: () => listener.stop(),
+    // What a listener of Bun shows is settled when it begins: another one takes its place.
+    renew: (next) => {
+      open(0, next).stop(); // whether it can be used is known before anything is given up
+      listener.stop();
+      listener = open(chosen, next);
+    },
   };
 }
 

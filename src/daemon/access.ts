@@ -2,11 +2,13 @@
 
 import { formatAddress, isLoopbackHost } from "../address.ts";
 import { Access } from "../control/access.ts";
-import { OrchestratorError } from "../errors.ts";
-import { readPem, readSecret } from "../files.ts";
+import { readPem, readSecret, versionOf } from "../files.ts";
+import { messageChain, OrchestratorError } from "../errors.ts";
+import type { Host } from "../host.ts";
 import { SocketOwners } from "../host/credentials.ts";
+import { CERTIFICATE_LOOK_MS } from "../limits.ts";
 import { QuietLog, type TargetLog } from "../log.ts";
-import type { ServerTls } from "../socket.ts";
+import type { Listener, ServerTls } from "../socket.ts";
 import type { DaemonOptions } from "./options.ts";
 
 /**
@@ -61,6 +63,59 @@ export function readTls({
     key: readPem(tlsKey),
     clientCa: tlsClientCa === undefined ? undefined : readPem(tlsClientCa),
   };
+}
+
+/**
+ * Takes certificates that were renewed, without a signal: looks at their files now and then. What cannot
+ * be used is told once, and those of before stay. The returned function ends it.
+ */
+export function renewTls(
+  options: DaemonOptions,
+  shown: ServerTls,
+  listener: Listener,
+  log: TargetLog,
+  after: Host["after"],
+): () => void {
+  const { tlsCert, tlsKey, tlsClientCa } = options;
+  const files = [tlsCert, tlsKey, tlsClientCa].filter((file) => file !== undefined);
+  let current = shown;
+  let taken: string | undefined;
+  let last: string | undefined;
+  let refused: string | undefined;
+  let hasEnded = false;
+  const take = (found: string): void => {
+    try {
+      const next = readTls(options) as ServerTls;
+      if (!isSame(next, current)) {
+        listener.renew?.(next);
+        log.info("run", "took certificates that were renewed", { file: tlsCert });
+      }
+      [current, taken] = [next, found];
+    } catch (error) {
+      if (refused === found) return;
+      refused = found;
+      log.warn("run", "cannot take certificates that were renewed, and keep those of before", {
+        error: messageChain(error).join(": "),
+      });
+    }
+  };
+  const look = async (): Promise<void> => {
+    const found = await versionOf(files);
+    if (hasEnded) return;
+    // A certificate and its key are written one after the other.
+    if (found === last && found !== taken) take(found);
+    last = found;
+    cancel = after(CERTIFICATE_LOOK_MS, () => void look());
+  };
+  let cancel = after(CERTIFICATE_LOOK_MS, () => void look());
+  return () => {
+    hasEnded = true;
+    cancel();
+  };
+}
+
+function isSame(a: ServerTls, b: ServerTls): boolean {
+  return a.cert === b.cert && a.key === b.key && a.clientCa === b.clientCa;
 }
 
 /** Tells in the log, at most once a second, who has not come through a TLS handshake. */

@@ -1,11 +1,16 @@
 // Control over TCP with TLS: who is trusted by whom, and what others are told.
 
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import { HANDSHAKE_MS, MAX_HANDSHAKES } from "../../src/limits.ts";
+import { readTls, renewTls } from "../../src/daemon/access.ts";
+import type { DaemonOptions } from "../../src/daemon/options.ts";
+import { CERTIFICATE_LOOK_MS, HANDSHAKE_MS, MAX_HANDSHAKES } from "../../src/limits.ts";
+import { Log, parseLogFilter } from "../../src/log.ts";
+import { listen, type ServerTls } from "../../src/socket.ts";
 import { type Daemon, withDaemon, withFolder } from "../support/daemon.ts";
+import { FakeHost } from "../support/host.ts";
 import { type Piped, piped } from "../support/screen.ts";
 import { until, Wire } from "../support/wire.ts";
 
@@ -178,6 +183,114 @@ test("TLS: a certificate of another authority, or of nobody, opens nothing (S5)"
   expect(log).toContain("refused a TLS handshake");
   expect(log).not.toContain("Clear");
 });
+
+/** A connection that has shaken hands, and whom the certificate that it was shown names. */
+async function shake(port: string | number) {
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  let got = "";
+  const socket = await Bun.connect({
+    hostname: "127.0.0.1",
+    port: Number(port),
+    tls: { rejectUnauthorized: false },
+    socket: {
+      handshake: (peer) => resolve(String(peer.getPeerCertificate()?.subject?.CN)),
+      data: (_, chunk) => void (got += chunk.toString()),
+      close: () => reject(new Error("closed before it has shaken hands")),
+      error() {},
+    },
+  });
+  return { name: await promise, socket, got: () => got };
+}
+
+async function nameShown(port: string | number): Promise<string | undefined> {
+  const shaken = await shake(port).catch(() => undefined); // the listener may be changing
+  shaken?.socket.end();
+  return shaken?.name;
+}
+
+/** Puts a certificate and its key where others are. */
+function renew(folder: string, name: string, key: string = name): void {
+  for (const [from, to] of [
+    [`${name}.pem`, "own.pem"],
+    [`${key}.key`, "own.key"],
+  ] as const) {
+    copyFileSync(file(from), join(folder, "new"));
+    renameSync(join(folder, "new"), join(folder, to));
+  }
+}
+
+test("A certificate that is renewed is shown without a restart, and open connections stay (S5)", () =>
+  withFolder(async (certificates) => {
+    renew(certificates, "daemon");
+    const own = [
+      "--tls-cert",
+      join(certificates, "own.pem"),
+      "--tls-key",
+      join(certificates, "own.key"),
+    ];
+    const log = await withTls(own, async ({ port }) => {
+      const before = await shake(port);
+      expect(before.name).toBe("daemon");
+      before.socket.write('"Version"\n');
+      await until("it is answered", () => before.got() === '{"Ok":"0.1.0"}\n');
+      renew(certificates, "client");
+      await until("the other one is shown", async () => (await nameShown(port)) === "client");
+      before.socket.write('"Version"\n');
+      await until("it is answered still", () => before.got() === '{"Ok":"0.1.0"}\n'.repeat(2));
+      before.socket.end();
+    });
+    expect(log).toContain("took certificates that were renewed");
+  }));
+
+test("A certificate that cannot be used is told of once, and the one of before stays (S5)", () =>
+  withFolder(async (folder) => {
+    renew(folder, "daemon");
+    const host = new FakeHost();
+    const lines: string[] = [];
+    const log = new Log(
+      parseLogFilter("info"),
+      (line) => void lines.push(line),
+      () => 0,
+    );
+    const options = {
+      control: { kind: "tcp", host: "127.0.0.1", port: 0 },
+      tlsCert: join(folder, "own.pem"),
+      tlsKey: join(folder, "own.key"),
+    } as DaemonOptions;
+    const tls = readTls(options) as ServerTls;
+    const closed = { data() {}, drain() {}, end() {}, close() {} };
+    const fail = (error: unknown): never => {
+      throw error;
+    };
+    const listener = listen(options.control, () => closed, fail, {
+      ...tls,
+      maxDescriptor: 10_000,
+      refused() {},
+    });
+    const { port } = listener.address as { port: number };
+    const end = renewTls(options, tls, listener, log.target("control"), host.after);
+    const looked = (line: string): Promise<unknown> =>
+      until(line, () => {
+        host.turn(CERTIFICATE_LOOK_MS);
+        return lines.at(-1)?.includes(line);
+      });
+    renew(folder, "client", "daemon"); // the key of another one
+    await looked("KEY_VALUES_MISMATCH");
+    writeFileSync(options.tlsCert as string, "nothing");
+    await looked("it is no PEM");
+    for (let i = 0; i < 3; i++) {
+      host.turn(CERTIFICATE_LOOK_MS);
+      await until("it has looked again", () => host.timers === 1);
+    }
+    expect(await nameShown(port)).toBe("daemon");
+    renew(folder, "client");
+    await looked("took certificates");
+    expect(await nameShown(port)).toBe("client");
+    expect(lines).toHaveLength(3);
+    end();
+    listener.stop();
+    expect(host.timers).toBe(0);
+  }));
 
 test("A client that wants TLS is told at once where there is none (R30)", () =>
   withDaemon(
