@@ -13,8 +13,8 @@ import { demand, milliseconds, multiple, type Outcome, percentile, share } from 
 
 /** Holds the state, its log and some output, and is full soon: what the guarantee names. */
 const DISK_BYTES = 2 ** 20;
-/** Between two changes, so that messages have the rest of the machine. */
-const PAUSE_MS = 20;
+/** Changes in one measure: messages have the rest of the machine, and events stay fewer than the disk holds. */
+const CHANGES = 15;
 /** Instances that are there before, to be started, linked and removed while the disk is full. */
 const SPARES = 6;
 /** Instances with which the small disk has room left. */
@@ -157,6 +157,7 @@ export async function fullDisk({ rounds, ms }: DiskSize): Promise<Outcome> {
 
 async function fillInRounds(disk: Disk, { rounds, ms }: DiskSize): Promise<Outcome> {
   const state = join(disk.folder, "state");
+  const pauseMs = ms / CHANGES;
   const pairs: { calm: Measure; disturbed: Measure }[] = [];
   const recoveries: number[] = [];
   let work = "";
@@ -176,13 +177,13 @@ async function fillInRounds(disk: Disk, { rounds, ms }: DiskSize): Promise<Outco
         let turn = 0;
         const next = (): Kind => KINDS[turn++ % KINDS.length] as Kind;
         const calm = group.measure(ms);
-        await during(calm, async () => {
+        await during(calm, pauseMs, async () => {
           await changer.change(next(), false);
           if (changer.known.size > MOST) await changer.reset();
         });
         await changer.reset();
         const disturbed = group.measure(ms);
-        await during(disturbed, async () => {
+        await during(disturbed, pauseMs, async () => {
           disk.fill(); // what a change has let go of is taken again
           await changer.change(next(), true);
         });
@@ -219,14 +220,18 @@ async function fillInRounds(disk: Disk, { rounds, ms }: DiskSize): Promise<Outco
 }
 
 /** Does something again and again until other work is over. */
-async function during(work: Promise<unknown>, action: () => Promise<void>): Promise<void> {
+async function during(
+  work: Promise<unknown>,
+  pauseMs: number,
+  action: () => Promise<void>,
+): Promise<void> {
   let isOver = false;
   const over = work.finally(() => {
     isOver = true;
   });
   while (!isOver) {
     await action();
-    await Promise.race([over, Bun.sleep(PAUSE_MS)]);
+    await Promise.race([over, Bun.sleep(pauseMs)]);
   }
   await over;
 }
