@@ -29,6 +29,8 @@ export class Outbox implements Target {
   #dialect: Dialect = "veecle";
   #isClosed = false;
   #isFull = false;
+  /** A message was cut on the present connection. */
+  #isCut = false;
   #scratch: Buffer | undefined;
   #scratchFilled = 0;
 
@@ -44,10 +46,11 @@ export class Outbox implements Target {
 
   /**
    * From now on writes through `write`, which returns how many bytes it took, 0 or less if none.
-   * What is queued is translated, except for a message whose beginning is sent already.
+   * What is queued is translated, except for a message whose beginning is sent already. The dialect
+   * of a connection may be told twice: first as it is taken to be.
    */
   attach(dialect: Dialect, write: (bytes: Buffer) => number): void {
-    this.#write = write;
+    this.#write = this.#isCut ? undefined : write;
     this.#dialect = dialect;
     this.#isFull = false;
     const queues = new Set<LinkQueue>();
@@ -72,6 +75,7 @@ export class Outbox implements Target {
   /** The connection is gone: a message that was cut is dropped, the others wait for the next connection. */
   detach(): void {
     this.#write = undefined;
+    this.#isCut = false;
     this.#backlog.disconnect();
   }
 
@@ -86,7 +90,10 @@ export class Outbox implements Target {
    */
   close(): void {
     this.#isClosed = true;
-    if (this.#segments.first?.partial === true) this.#write = undefined;
+    if (this.#segments.first?.partial === true) {
+      this.#write = undefined;
+      this.#isCut = true;
+    }
     this.#backlog.clear();
   }
 

@@ -830,6 +830,9 @@ describe("Outbox.close() and open() (P-38, P-39)", () => {
     outbox.send(nativeFrame(6, "T", "{}"));
     outbox.drain();
     expect(Buffer.concat(kernel.writes)).toHaveLength(150);
+    const told = attach(outbox, "veecle"); // its first byte comes, and tells its dialect, only now
+    outbox.send(nativeFrame(6, "T", "{}"));
+    expect(told.writes).toHaveLength(0);
     outbox.detach();
     outbox.open();
     send("3");
