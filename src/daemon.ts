@@ -27,7 +27,7 @@ import { Guard } from "./host/guard.ts";
 import { Histories } from "./output/history.ts";
 import { type Host, systemHost } from "./host.ts";
 import { CONTROL_RESERVED_DESCRIPTORS, FLUSH_MS, SAME_KEY_MS } from "./limits.ts";
-import { escapeText, Log, parseLogFilter } from "./log.ts";
+import { escapeText, Log, parseLogFilter, QuietLog } from "./log.ts";
 import { openNotifier } from "./host/notify.ts";
 import { type DaemonOptions, parseDaemonOptions, parsePeer } from "./daemon/options.ts";
 import { Rest } from "./daemon/rest.ts";
@@ -79,7 +79,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   }
   const undo: (() => void)[] = [];
   try {
-    const access = openAccess(options);
+    const access = openAccess(options, new QuietLog(log.target("control"), host.now));
     const tls = readTls(options);
     const lock =
       options.control.kind === "unix"

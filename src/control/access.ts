@@ -11,8 +11,8 @@ import type { Origin } from "../socket.ts";
 export interface AccessOptions {
   /** Our own. */
   readonly uid: number;
-  /** What a client from elsewhere has to send; undefined: there is none. */
-  readonly token: string | undefined;
+  /** What a client from elsewhere that connects now has to send; undefined: there is none. */
+  token(): string | undefined;
   /** Serve everybody from elsewhere. */
   readonly isInsecure: boolean;
   /** The uid that owns the other end of a TCP connection of this machine. */
@@ -61,9 +61,9 @@ export class Access {
 
   #judgeRemote({ remote: { address, port } }: Extract<Origin, { kind: "tcp" }>): Verdict {
     const by = `${address}:${port}`;
-    const { token, isInsecure } = this.#options;
+    const token = this.#options.token();
     if (token !== undefined) return { kind: "locked", by, isToken: comparison(token) };
-    if (isInsecure) return { kind: "served", by };
+    if (this.#options.isInsecure) return { kind: "served", by };
     return refuse(by, "from other machines a token is needed, and this daemon has none");
   }
 

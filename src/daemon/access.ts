@@ -16,14 +16,12 @@ import type { DaemonOptions } from "./options.ts";
  * that everybody may.
  * @throws `misuse` if that is not said; what `readSecret` throws
  */
-export function openAccess({
-  control,
-  tokenFile,
-  insecureTcp,
-  tlsClientCa,
-}: DaemonOptions): Access {
+export function openAccess(
+  { control, tokenFile, insecureTcp, tlsClientCa }: DaemonOptions,
+  log: QuietLog,
+): Access {
   const isOpen = insecureTcp === true || tlsClientCa !== undefined; // who has no certificate gets nowhere
-  const token = tokenFile === undefined ? undefined : readSecret(tokenFile);
+  let token = tokenFile === undefined ? undefined : readSecret(tokenFile);
   const isReachable = control.kind === "tcp" && !isLoopbackHost(control.host);
   if (isReachable && token === undefined && !isOpen) {
     throw new OrchestratorError(
@@ -35,7 +33,16 @@ export function openAccess({
   const owners = new SocketOwners();
   return new Access({
     uid: process.getuid?.() ?? 0,
-    token,
+    token: () => {
+      try {
+        if (tokenFile !== undefined) token = readSecret(tokenFile); // it may have been replaced
+      } catch (error) {
+        log.warn("token", "run", "cannot read the token again, and go on with that of before", {
+          error: messageChain(error).join(": "),
+        });
+      }
+      return token;
+    },
     isInsecure: isOpen,
     ownerOf: ({ local, remote }) => owners.ownerOf(remote, local), // the peer's end of it
   });

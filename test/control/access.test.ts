@@ -12,7 +12,7 @@ function judge(
 ): Verdict | Promise<Verdict> {
   const access = new Access({
     uid: 1000,
-    token: undefined,
+    token: () => undefined,
     isInsecure: false,
     ownerOf: () => Promise.resolve(uid),
     ...options,
@@ -32,7 +32,7 @@ describe("Access.judge()", () => {
     for (const from of ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"]) {
       expect((await judge({}, from, uid)).kind).toBe(kind as Verdict["kind"]);
       // A token is no way around it.
-      expect((await judge({ token: TOKEN }, from, uid)).kind).toBe(kind as Verdict["kind"]);
+      expect((await judge({ token: () => TOKEN }, from, uid)).kind).toBe(kind as Verdict["kind"]);
     }
   });
 
@@ -40,7 +40,7 @@ describe("Access.judge()", () => {
     for (const from of ["10.0.0.1", "128.0.0.1", "::2", "fe80::1", "::ffff:10.0.0.1"]) {
       expect((await judge({}, from, 1000)).kind).toBe("refused");
       expect((await judge({ isInsecure: true }, from)).kind).toBe("served");
-      const locked = await judge({ token: TOKEN, isInsecure: true }, from);
+      const locked = await judge({ token: () => TOKEN, isInsecure: true }, from);
       if (locked.kind !== "locked") throw new Error(`it is ${locked.kind}`);
       expect(locked.isToken(TOKEN)).toBe(true);
       for (const wrong of ["", TOKEN.slice(1), `${TOKEN}x`, TOKEN.toUpperCase()]) {
@@ -52,7 +52,7 @@ describe("Access.judge()", () => {
   test("on a Unix path serves its own user and root (S1)", async () => {
     const access = new Access({
       uid: 1000,
-      token: undefined,
+      token: () => undefined,
       isInsecure: false,
       ownerOf: () => Promise.resolve(undefined),
     });

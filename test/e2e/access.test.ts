@@ -5,6 +5,7 @@ import {
   chmodSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -209,6 +210,15 @@ describe("a token", () => {
             expect((await piped([...command, "--token-file", file], {})).code).toBe(0);
             const named = await piped(command, { VEECLE_ORCHESTRATOR_TOKEN_FILE: file });
             expect(named).toEqual({ code: 0, out: "server version: 0.1.0\n", err: "" });
+            const next = `${token}2`;
+            writeFileSync(file, next);
+            expect(await ask(address, `{"Token":"${token}"}`)).toBe(
+              refusal("the token is another one"),
+            );
+            expect(await ask(address, `{"Token":"${next}"}`)).toBe('{"Ok":null}\n');
+            rmSync(file); // that is a mistake, and not a word
+            expect(await ask(address, `{"Token":"${next}"}`)).toBe('{"Ok":null}\n');
+            await daemon.logged(/cannot read the token again/);
             expect(daemon.log).not.toContain(token);
             expect(readFileSync(`/proc/${daemon.pid}/cmdline`, "utf8")).not.toContain(token);
           },
