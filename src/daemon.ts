@@ -411,6 +411,10 @@ class Signals {
     };
     process.on("SIGINT", onSignal);
     process.on("SIGTERM", onSignal);
+    // Sent by tools that turn logs: nobody means the end of all instances by them.
+    for (const signal of ["SIGUSR1", "SIGUSR2"] as const) {
+      process.on(signal, () => log.write(`received ${signal}, which means nothing here\n`));
+    }
     // A closed terminal ends the daemon as SIGTERM does, unless it was started with nohup.
     const status = readFileSync("/proc/self/status", "utf8");
     if (!isSignalIgnored(status, 1)) process.on("SIGHUP", onSignal);

@@ -414,6 +414,14 @@ describe("The end", () => {
       }
     }));
 
+  test.each(["SIGUSR1", "SIGUSR2"] as const)("does not come by %s", (signal) =>
+    withDaemon(async (daemon) => {
+      daemon.signal(signal);
+      await daemon.logged(new RegExp(`received ${signal}, which means nothing here`));
+      expect(await daemon.ok("Version")).toBe("0.1.0");
+    }),
+  );
+
   test("leaves a socket alone that is no longer its own", () =>
     withDaemon(async (daemon) => {
       rmSync(daemon.address);
