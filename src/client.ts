@@ -28,7 +28,15 @@ import {
   type Request,
 } from "./protocol.ts";
 import type { InstanceSettings } from "./settings.ts";
-import { incomprehensible, refused, silent, unreachable, untrusted } from "./client/unanswered.ts";
+import { speaksLinesOnly } from "./client/stranger.ts";
+import {
+  incomprehensible,
+  linesOnly,
+  refused,
+  silent,
+  unreachable,
+  untrusted,
+} from "./client/unanswered.ts";
 import { changed, digest, pieces, unreadable } from "./client/upload.ts";
 
 /** How long a client waits. */
@@ -73,6 +81,9 @@ export interface Identity {
   /** Over TCP: who must have signed the daemon's certificate, and a certificate of our own; PEM. */
   readonly tls?: { readonly ca: string; readonly cert?: string; readonly key?: string } | undefined;
 }
+
+/** After this silence to the first request it is found out whether who listens knows this dialect. */
+const STRANGER_MS = 400;
 
 /** The first byte of what a TLS server says to whom it does not understand. */
 const TLS_ALERT = 0x15;
@@ -123,6 +134,7 @@ export class ControlClient {
   #drained: PromiseWithResolvers<void> | undefined;
   #follow: Follow | undefined;
   #received = false;
+  #isIdentified = false;
   /** Why this connection can no longer be used. */
   #ended: OrchestratorError | undefined;
 
@@ -323,13 +335,26 @@ export class ControlClient {
     const head = this.#waiting[0];
     if (head === undefined || leftMs === undefined) return;
     const { answerMs } = this.#deadlines;
-    if (leftMs <= answerMs || !head.isLong) {
+    const isUnknown = !this.#received && !this.#isIdentified && this.#identity.tls === undefined;
+    if (isUnknown && !head.isLong && leftMs > 2 * STRANGER_MS) {
+      this.#isIdentified = true;
+      this.#cancelTimer = afterSilence(STRANGER_MS, () => void this.#identify(head, leftMs));
+    } else if (leftMs <= answerMs || !head.isLong) {
       this.#cancelTimer = afterSilence(leftMs, () =>
         this.#fail(silent(this.address, "no answer", head.deadlineMs)),
       );
     } else {
       this.#cancelTimer = afterSilence(answerMs / 2, () => void this.#probe(head, leftMs));
     }
+  }
+
+  /** The existing orchestrator, which knows lines only, would never answer. */
+  async #identify(head: Waiting, leftMs: number): Promise<void> {
+    const startMs = performance.now();
+    const isStranger = await speaksLinesOnly(this.address, STRANGER_MS);
+    if (this.#received || this.#waiting[0] !== head) return;
+    if (isStranger) this.#fail(linesOnly(this.address));
+    else this.#arm(Math.max(0, leftMs - STRANGER_MS - (performance.now() - startMs)));
   }
 
   /** A daemon at work on a long request answers others meanwhile; one that hangs does not. */

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
-import { mkdirSync, statSync, truncateSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { mkdirSync, mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 
 import { type Address, formatAddress } from "../src/address.ts";
 import {
@@ -555,5 +556,61 @@ describe("defaultControlAddress()", () => {
     expect(() => defaultControlAddress({ XDG_RUNTIME_DIR: `/${"x".repeat(100)}` })).toThrow(
       "the system allows 107",
     );
+  });
+});
+
+describe("Whoever is silent", () => {
+  /** Reads lines and answers each; whatever is no whole line waits. */
+  function linesOnlyDaemon(path: string): Bun.UnixSocketListener<string> {
+    return Bun.listen<string>({
+      unix: path,
+      socket: {
+        open: (socket) => void (socket.data = ""),
+        data(socket, chunk) {
+          socket.data += chunk.toString("latin1");
+          if (socket.data.endsWith("\n")) socket.write('{"Ok":"0.1.0"}\n');
+        },
+      },
+    });
+  }
+
+  test("and answers lines is the existing orchestrator, which is told within a second", async () => {
+    using daemon = new FakeDaemon(() => {}); // for its folder
+    const path = join(daemon.folder, "lines");
+    const listener = linesOnlyDaemon(path);
+    const startMs = performance.now();
+    const client = await ControlClient.connect({ kind: "unix", path });
+    expect(await failure(client.request(VERSION))).toEqual({
+      code: "io",
+      chain: [
+        `Cannot talk to the orchestrator at "${path}"`,
+        "it is the existing Veecle OS orchestrator, which does not know this program's protocol",
+      ],
+    });
+    expect(performance.now() - startMs).toBeLessThan(1_000);
+    listener.stop(true);
+  });
+
+  test("and answers others meanwhile in our protocol is only slow", async () => {
+    const path = join(mkdtempSync(join(tmpdir(), "slow-")), "socket");
+    const answer = encodeFrame('{"Ok":"0.1.0"}');
+    let connections = 0;
+    const listener = Bun.listen<boolean>({
+      unix: path,
+      socket: {
+        open: (socket) => void (socket.data = ++connections === 1),
+        data(socket, chunk) {
+          const reply = (): void => void socket.write(chunk[0] === 0 ? answer : '{"Ok":"0.1.0"}\n');
+          if (socket.data) setTimeout(reply, 900);
+          else reply();
+        },
+      },
+    });
+    const client = await ControlClient.connect({ kind: "unix", path });
+    expect(await client.request(VERSION)).toBe("0.1.0");
+    expect(connections).toBe(3);
+    client.close();
+    listener.stop(true);
+    rmSync(dirname(path), { recursive: true });
   });
 });

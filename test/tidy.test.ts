@@ -28,7 +28,14 @@ const DOORS = [
   "host/code.ts",
   "host/libc.ts",
 ];
-const ENTRY_POINTS = ["main.ts", "daemon.ts", "cli.ts", "client.ts", "runtime.ts"];
+const ENTRY_POINTS = [
+  "main.ts",
+  "daemon.ts",
+  "cli.ts",
+  "client.ts",
+  "client/stranger.ts",
+  "runtime.ts",
+];
 
 /** Modules without side effects, for everybody. */
 const PURE_MODULES = ["node:buffer", "node:util", "node:path"];

@@ -44,7 +44,18 @@ export function silent(address: Address, what: string, afterMs: number): Orchest
   const socket = JSON.stringify(formatAddress(address));
   return new OrchestratorError("timed_out", `Cannot reach the orchestrator at ${socket}`, {
     cause: new Error(`${what} within ${afterMs / 1000} s`),
-    hint: "it is stopped or overloaded: look at its log, and at its process",
+    hint: "it is stopped or overloaded, or no orchestrator: look at its log, and at its process",
+  });
+}
+
+/** An orchestrator listens there, and none of ours: it knows the protocol of the existing one only. */
+export function linesOnly(address: Address): OrchestratorError {
+  const cause =
+    "it is the existing Veecle OS orchestrator, which does not know this program's protocol";
+  const socket = JSON.stringify(formatAddress(address));
+  return new OrchestratorError("io", `Cannot talk to the orchestrator at ${socket}`, {
+    cause: new Error(cause),
+    hint: "use its own command line, or start the daemon of this program in its place",
   });
 }
 
