@@ -243,7 +243,7 @@ export class RateLimited {
 
 const UNSAFE = /[\p{Cc}\p{Zl}\p{Zp}\p{Cs}\p{Bidi_Control}]/gu;
 /** Most texts are of these alone, which is seen sooner than what a class of Unicode is not in. */
-const PRINTABLE = /^[ -~]*$/;
+export const PRINTABLE: RegExp = /^[ -~]*$/;
 const NAMED_ESCAPES: Readonly<Record<string, string>> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
 
 /**

@@ -5,6 +5,7 @@ import { ControlClient, defaultControlAddress, type Identity } from "../client.t
 import { OrchestratorError } from "../errors.ts";
 import type { Info, LinkInfo, RuntimeInfo } from "../protocol/info.ts";
 import { isObject, showJson } from "../json.ts";
+import { MAX_NAME_LENGTH } from "../limits.ts";
 import { type InstanceId, parseInstanceId } from "../model.ts";
 import { escapeText } from "../log.ts";
 import type { Request } from "../protocol.ts";
@@ -209,25 +210,16 @@ export function everyInstance(info: Info): Chosen[] {
 
 /** In the order in which people put names: numbers by their value, capitals beside small letters. */
 export function sortedByName<T extends { readonly name: string }>(all: readonly T[]): T[] {
+  // What stands before a number ends there, and comes before everything that begins like it.
+  const padded = (digits: string): string => `\0${digits.padStart(MAX_NAME_LENGTH, "0")}`;
   return all
-    .map((one) => ({ one, parts: one.name.toLowerCase().match(/[0-9]+|[^0-9]+/g) ?? [] }))
-    .toSorted((a, b) => compareParts(a.parts, b.parts) || compareTexts(a.one.name, b.one.name))
+    .map((one) => ({ one, key: one.name.toLowerCase().replace(/[0-9]+/g, padded) }))
+    .sort((a, b) => compareTexts(a.key, b.key) || compareTexts(a.one.name, b.one.name))
     .map(({ one }) => one);
 }
 
-function compareParts(left: readonly string[], right: readonly string[]): number {
-  for (let i = 0; i < left.length; i++) {
-    const [part, other] = [left[i] as string, right[i]];
-    if (other === undefined) return 1;
-    if (part === other) continue;
-    // What is no number makes no difference but NaN.
-    return Number(part) - Number(other) || compareTexts(part, other);
-  }
-  return left.length - right.length;
-}
-
-function compareTexts(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0;
+function compareTexts(left: string, right: string): number {
+  return left < right ? -1 : left > right ? 1 : 0;
 }
 
 function choose(info: Info, id: InstanceId): Chosen {

@@ -1,6 +1,6 @@
 // Tables without borders: columns as wide as their widest cell, or as a screen allows. Pure.
 
-import { escapeText } from "../log.ts";
+import { escapeText, PRINTABLE } from "../log.ts";
 
 /** A column is never made narrower than this to fit a screen. */
 const MIN_COLUMN = 8;
@@ -59,38 +59,59 @@ export function formatTable(
   rows: readonly (readonly string[])[],
   { colour, columns, spare = [], names = [], whole = [], style }: TableOptions,
 ): string {
-  const cells = rows.map((row) => {
-    const all = row.join(" ");
-    return escapeText(all) === all ? row : row.map(escapeText);
-  });
-  const widths = header.map(({ length }) => length);
-  for (const row of cells) {
-    for (let column = 0; column < row.length; column++) {
-      const width = Bun.stringWidth(row[column] as string);
+  const measured = rows.map(measure);
+  const heading = measure(header);
+  const widths = [...heading.widths];
+  for (const row of measured) {
+    for (let column = 0; column < row.widths.length; column++) {
+      const width = row.widths[column] as number;
       if (width > (widths[column] ?? 0)) widths[column] = width;
     }
   }
   const left = columns === undefined ? new Set<number>() : leaveOut(widths, spare, columns);
   const last = header.findLastIndex((_, column) => !left.has(column));
   if (columns !== undefined) shrink(widths, left, whole, columns);
-  const line = (row: readonly string[], styleOf: (column: number) => string): string => {
+  const line = (row: Measured, styleOf: (column: number) => string): string => {
     let text = "";
-    for (let column = 0; column < row.length; column++) {
+    for (let column = 0; column < row.cells.length; column++) {
       if (left.has(column)) continue;
       const width = widths[column] as number;
-      const cell = row[column] as string;
-      const cut = names.includes(column) ? fitMiddle : fit;
-      const shown = columns === undefined ? cell : cut(cell, width);
-      const look = styleOf(column);
-      text += look === "" ? shown : paint(colour, look, shown);
-      if (column < last) text += " ".repeat(width - Bun.stringWidth(shown) + 2);
+      let shown = row.cells[column] as string;
+      let shownWidth = row.widths[column] as number;
+      if (shownWidth > width) {
+        shown = (names.includes(column) ? fitMiddle : fit)(shown, width);
+        shownWidth = Bun.stringWidth(shown);
+      }
+      text += colour ? painted(styleOf(column), shown) : shown;
+      if (column < last) text += " ".repeat(width - shownWidth + 2);
     }
     text = text.trimEnd();
     return columns === undefined ? text : fit(text, columns);
   };
-  const body = cells.map((row, index) => line(row, (column) => style?.(index, column) ?? ""));
-  const head = line(header, () => "");
-  return [paint(colour, "1", head), ...body].map((text) => `${text}\n`).join("");
+  const head = paint(
+    colour,
+    "1",
+    line(heading, () => ""),
+  );
+  const body = measured.map((row, index) => line(row, (column) => style?.(index, column) ?? ""));
+  return [head, ...body].map((text) => `${text}\n`).join("");
+}
+
+function painted(style: string, text: string): string {
+  return style === "" ? text : paint(true, style, text);
+}
+
+/** One row: its cells without what would drive a terminal, and their columns on a screen. */
+interface Measured {
+  readonly cells: readonly string[];
+  readonly widths: readonly number[];
+}
+
+/** Most rows are of plain characters alone, whose columns need not be asked for one by one. */
+function measure(row: readonly string[]): Measured {
+  if (PRINTABLE.test(row.join(" "))) return { cells: row, widths: row.map(({ length }) => length) };
+  const cells = row.map(escapeText);
+  return { cells, widths: cells.map((cell) => Bun.stringWidth(cell)) };
 }
 
 /** Columns too many for one row, of those that are spare. */
