@@ -268,6 +268,9 @@ export const YOUNG_PROCESS_MS = 1_000;
 /** Looks at /proc within one snapshot, each for what the last one was too early for. */
 export const MAX_TABLE_LOOKS = 4;
 
+/** Looks within one snapshot, 1 ms apart, at a process that is about to run another program. */
+export const MAX_EXEC_LOOKS = 20;
+
 /** How long the number of a group without its leader is trusted: numbers do not come round so soon. */
 export const HELD_NUMBER_MS = 200;
 

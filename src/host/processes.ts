@@ -14,7 +14,13 @@ import {
 } from "node:fs";
 
 import { systemCode } from "../errors.ts";
-import { MAX_PARENTS_LOOK, MAX_TABLE_LOOKS, TABLE_SLICE_MS, YOUNG_PROCESS_MS } from "../limits.ts";
+import {
+  MAX_EXEC_LOOKS,
+  MAX_PARENTS_LOOK,
+  MAX_TABLE_LOOKS,
+  TABLE_SLICE_MS,
+  YOUNG_PROCESS_MS,
+} from "../limits.ts";
 
 /** The variable that every process of a run inherits: `<id of the daemon's run>.<number>`. */
 export const MARK_VARIABLE = "VEECLE_RUNTIME_RUN";
@@ -71,7 +77,10 @@ export function bootId(): string | undefined {
  */
 export function readProcess(pid: number): Omit<ProcessEntry, "mark"> | undefined {
   const words = readStat(pid);
-  if (words === undefined) return undefined;
+  return words && entryOf(pid, words);
+}
+
+function entryOf(pid: number, words: readonly string[]): Omit<ProcessEntry, "mark"> {
   const [command, state, parent, group, session] = words as [
     string,
     string,
@@ -186,6 +195,8 @@ export class ProcessTable {
   /** Looks again for what was forked during the look, so that no chain of forks runs ahead of it. */
   async #read(): Promise<readonly ProcessEntry[]> {
     const entries: ProcessEntry[] = [];
+    /** Those that are about to run another program, by their place in `entries`. */
+    let changing: number[] = [];
     const seen = new Set([process.pid]);
     const marks: Marks = new Map();
     const nowMs = uptimeMs();
@@ -195,23 +206,41 @@ export class ProcessTable {
       if (pids.length === 0) break;
       for (const pid of pids) {
         seen.add(pid);
-        const entry = readProcess(pid);
-        if (entry !== undefined) entries.push({ ...entry, mark: this.#mark(entry, nowMs, marks) });
+        const words = readStat(pid);
+        if (words !== undefined) {
+          const entry = entryOf(pid, words);
+          const isKernel = (Number(words[7]) & PF_KTHREAD) !== 0;
+          const mark = isKernel ? undefined : this.#mark(entry, nowMs, marks);
+          if (mark === null) changing.push(entries.length);
+          entries.push({ ...entry, mark: mark ?? undefined });
+        }
         if (performance.now() < turnEnd) continue;
         await nextTurn();
         turnEnd = performance.now() + TABLE_SLICE_MS;
       }
     }
+    for (let look = 0; changing.length > 0 && look < MAX_EXEC_LOOKS; look++) {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      changing = changing.filter((place) => {
+        const entry = entries[place] as ProcessEntry;
+        const mark = this.#mark(entry, nowMs, marks);
+        entries[place] = { ...entry, mark: mark ?? undefined };
+        return mark === null;
+      });
+    }
     this.#marks = marks;
     return entries;
   }
 
-  /** The mark of a process, from memory if it is known; what may be kept goes into `marks`. */
+  /**
+   * The mark of a process, from memory if it is known; what may be kept goes into `marks`. Null while
+   * it is about to run another program, and shows nothing.
+   */
   #mark(
     { pid, parent, startTicks, state }: Omit<ProcessEntry, "mark">,
     nowMs: number,
     marks: Marks,
-  ): string | undefined {
+  ): string | undefined | null {
     const known = this.#marks.get(pid);
     if (known?.startTicks === startTicks) {
       marks.set(pid, known);
@@ -219,16 +248,22 @@ export class ProcessTable {
     }
     if (state === "Z") return undefined;
     const mark = this.#readMark(pid);
+    if (mark === null) return null;
     // Between fork and exec a child still shows the environment of its parent, that is of us.
     const isSettled = nowMs - startTicks * TICK_MS > YOUNG_PROCESS_MS && parent !== process.pid;
     if (isSettled) marks.set(pid, { startTicks, mark });
     return mark;
   }
 
-  #readMark(pid: number): string | undefined {
+  #readMark(pid: number): string | undefined | null {
     try {
       const path = `/proc/${pid}/environ`;
-      const length = readInto(path, this.#buffer);
+      let length = readInto(path, this.#buffer);
+      if (length === 0) {
+        // Who has arguments has a program: then it has no environment, or has it by now.
+        if (readInto(`/proc/${pid}/cmdline`, this.#buffer) === 0) return null;
+        length = readInto(path, this.#buffer);
+      }
       return length < this.#buffer.length
         ? findMark(this.#buffer.subarray(0, length))
         : findMark(readFileSync(path));
@@ -237,6 +272,9 @@ export class ProcessTable {
     }
   }
 }
+
+/** A thread of the kernel, in the flags of `/proc/PID/stat`; from include/linux/sched.h. */
+const PF_KTHREAD = 0x0020_0000;
 
 const NEEDLE: Buffer = Buffer.from(`${MARK_VARIABLE}=`);
 

@@ -109,6 +109,25 @@ describe("ProcessTable.snapshot()", () => {
     }
   });
 
+  test("shows the mark of processes that run one program after the other", async () => {
+    const again = 'exec sh -c "$AGAIN"';
+    const runs = Array.from({ length: 4 }, () =>
+      nursery.run("sh", "-c", `export AGAIN='${again}'; ${again}`),
+    );
+    await until("they have begun", () =>
+      runs.every(({ pid }) => readFileSync(`/proc/${pid}/environ`).includes("AGAIN")),
+    );
+    const missed: unknown[] = [];
+    for (let look = 0; look < 100; look++) {
+      const entries = await new ProcessTable().snapshot();
+      for (const { pid, mark } of runs) {
+        if (entryOf(entries, pid)?.mark !== mark) missed.push({ look, pid });
+      }
+    }
+    expect(missed).toEqual([]);
+    for (const run of runs) await nursery.end(run);
+  });
+
   test("finds the variable itself, not its name within another", async () => {
     const other = nursery.run("env", "-i", `A=x${MARK_VARIABLE}=no`, "sleep", "1000");
     const both = nursery.run(
