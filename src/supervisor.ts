@@ -353,6 +353,7 @@ export class Supervisor {
       if (!isCurrent()) return;
       this.#spawn();
     } catch (error) {
+      if (!isCurrent()) return; // somebody has started, stopped or removed it meanwhile
       const { message } = error instanceof OrchestratorError ? error : cannotStart(this.#id, error);
       this.#restartCount++;
       this.#log.warn("run", "child could not be started again", { id: this.#id, error: message });

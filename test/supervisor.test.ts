@@ -18,6 +18,7 @@ let settings: InstanceSettings;
 let told: string[];
 let happened: HappeningKind[];
 let gone: number[];
+let prepared: Promise<void>;
 let log: string[];
 
 beforeEach(() => {
@@ -26,6 +27,7 @@ beforeEach(() => {
   told = [];
   happened = [];
   gone = [];
+  prepared = Promise.resolve();
   log = [];
   let marks = 0;
   supervisor = new Supervisor({
@@ -39,7 +41,7 @@ beforeEach(() => {
     output: new Output(),
     settings: () => settings,
     program: () => ({ path: "/opt/ping", env: { A: "b" } }),
-    prepare: () => Promise.resolve(),
+    prepare: () => prepared,
     newMark: () => `run.${++marks}`,
     newCgroup: () => undefined,
     random: () => 0.5,
@@ -475,6 +477,25 @@ test("A process that somebody has killed may have been the kernel's, and one tha
   expect(supervisor.state).toBe("stopped");
   expect(log.join("\n").split("memory_kills=")).toHaveLength(2);
 });
+
+test.each(["start", "stop"] as const)(
+  "A restart that cannot be carried out is nothing any more after a %s meanwhile",
+  async (verb) => {
+    settings = { ...settings, restart: "always" };
+    await end(start(), { code: 1 });
+    const { promise, reject } = Promise.withResolvers<void>();
+    prepared = promise;
+    await host.run(200); // the program is being looked at
+    const stop = verb === "stop" ? supervisor.stop() : undefined;
+    if (verb === "start") supervisor.start(undefined);
+    reject(new Error("it was edited"));
+    await host.run(10_000);
+    await stop;
+    const [state, processes] =
+      verb === "start" ? (["running", 2] as const) : (["stopped", 1] as const);
+    expect([supervisor.state, host.processes.length]).toEqual([state, processes]);
+  },
+);
 
 test.each([
   [true, 4],
