@@ -231,14 +231,16 @@ export const COMMANDS: readonly Command[] = [
   {
     name: "completion",
     summary: "Print a script with which a shell completes commands, options and names",
-    details: "The scripts are for the executable; they ask it for the words that fit.",
+    details:
+      "The scripts are for the executable; they ask it for the words that fit.\n" +
+      "words: exit code 0 without a word if a path may follow, 3 if nothing is known.",
     arguments: [
       { name: "SHELL", kind: "shell", text: "bash, zsh or fish; words: for the scripts" },
     ],
     rest: { name: "WORD", kind: "text", text: "what is typed so far" },
     options: [],
     examples: ["completion bash", "completion words -- stop ''"],
-    json: '`{"words":[{"word","text"}, …]}`; a script is no JSON',
+    json: '`{"words":[{"word","text"}, …],"files"}`; `files`: a path may follow; a script is no JSON',
   },
   {
     name: "version",

@@ -159,7 +159,7 @@ export const PRINTS: Readonly<Record<CommandName, Shape | string>> = {
   "link list": { links: "[LINK]" },
   clear: { cleared: "flag" },
   doctor: { findings: "[FINDING]" },
-  completion: { words: "[WORD]" },
+  completion: { words: "[WORD]", files: "flag" },
   "token new": { file: "text" },
   version: { daemon: "text", client: "text" },
 };

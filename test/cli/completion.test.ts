@@ -10,7 +10,7 @@ import { friendly, INFO, run } from "../support/typist.ts";
 
 async function words(line: string): Promise<string[]> {
   const offers = await offer(line.split(" "), async () => INFO as unknown as Info);
-  return offers.map(([word]) => word);
+  return offers.words.map(([word]) => word);
 }
 
 describe("offer()", () => {
@@ -58,8 +58,46 @@ describe("offer()", () => {
 
   test("every option of a command is offered, with what it means", async () => {
     const offers = await offer(["ps", "-"], async () => undefined);
-    expect(offers).toContainEqual(["--quiet", "print ids only"]);
-    expect(offers.every(([, text]) => text !== "")).toBe(true);
+    expect(offers.words).toContainEqual(["--quiet", "print ids only"]);
+    expect(offers.words.every(([, text]) => text !== "")).toBe(true);
+  });
+
+  test.each([
+    ["runtime add ", true],
+    ["runtime add ./x --cwd ", true],
+    ["runtime add ./x --cwd=", true],
+    ["runtime add ./x --env-file ", true],
+    ["runtime add ./x -- ", true],
+    ["ps --socket ", true],
+    ["--socket ", true],
+    ["ps --tls-ca ", true],
+    ["up ", true],
+    ["token new ", true],
+    ["daemon --control-socket ", true],
+    ["daemon --state-dir ", true],
+    ["daemon --tls-cert x --tls-key ", true],
+    ["daemon --ipc-socket ", false],
+    ["daemon --ephemeral ", false],
+    ["daemon ", false],
+    ["runtime add ./x ", false],
+    ["runtime add ./x --name ", false],
+    ["runtime add ./x --env ", false],
+    ["runtime add ./x --env=", false],
+    ["runtime add ./x --id ", false],
+    ["runtime add ./x --stop-grace ", false],
+    ["logs --since ", false],
+    ["logs --grep ", false],
+    ["logs -n ", false],
+    ["link add --queue ", false],
+    ["stop ", false],
+    ["stop nobody", false],
+    ["ps ", false],
+    ["st", false],
+    ["nonsense ", false],
+    ["", false],
+  ])("paths may stand behind %p: %p", async (line, expected) => {
+    const { files } = await offer(line.split(" "), async () => INFO as unknown as Info);
+    expect(files).toBe(expected);
   });
 });
 
@@ -74,10 +112,22 @@ describe("completion", () => {
 
   test("offers nothing, and says nothing, if no daemon answers", async () => {
     const ran = await run(["completion", "words", "--socket", "/nonexistent/s", "--", "stop", ""]);
-    expect(ran).toEqual({ code: 0, out: "", err: "" });
+    expect(ran).toEqual({ code: 3, out: "", err: "" });
     using silent = new FakeDaemon(() => {});
     const late = await run(["completion", "words", "--socket", silent.path, "--", "stop", ""]);
-    expect(late).toEqual({ code: 0, out: "", err: "" });
+    expect(late).toEqual({ code: 3, out: "", err: "" });
+  });
+
+  test("leaves paths to the shell, and tells where none can stand", async () => {
+    expect(await run(["completion", "words", "--", "up", ""])).toEqual({
+      code: 0,
+      out: "",
+      err: "",
+    });
+    expect((await run(["completion", "words", "--", "logs", "--since", ""])).code).toBe(3);
+    expect((await run(["completion", "words", "--json", "--", "up", ""])).out).toBe(
+      '{"words":[],"files":true}\n',
+    );
   });
 
   test.each(["bash", "zsh", "fish"])("prints a script for %s", async (shell) => {
