@@ -73,6 +73,37 @@ describe("main() sends and prints", () => {
     expect(seen[0]).toEqual({ Add: { id, path: "/opt/ping", privileged: false } });
   });
 
+  test("runtime add --start names the instance that cannot be started", async () => {
+    using daemon = new FakeDaemon((body, connection) => {
+      const request: unknown = JSON.parse(String(body));
+      if (request === "Info") connection.ok(INFO);
+      else if (!JSON.stringify(request).startsWith('{"Start"')) connection.ok(null);
+      else {
+        const subject = `Cannot start instance "${A}": Cannot run "/opt/ping"`;
+        connection.refuse("cannot_run", subject, "no such file or directory");
+      }
+    });
+    const add = (...options: string[]): Promise<Ran> =>
+      run([
+        "runtime",
+        "add",
+        "/opt/ping",
+        "--id",
+        A,
+        "--start",
+        ...options,
+        "--socket",
+        daemon.path,
+      ]);
+    const subject = (name: string): string =>
+      `Cannot start instance "${name}" (${A}): Cannot run "/opt/ping"`;
+    const chosen = await add();
+    expect([chosen.code, chosen.out]).toEqual([1, `added instance ${A}\n`]);
+    expect(chosen.err).toStartWith(`named ping\nerror: ${subject("ping")}\ncaused by: no such`);
+    expect((await add("--name", "own")).err).toStartWith(`error: ${subject("own")}\n`);
+    expect(JSON.parse((await add("--json")).err).error.message).toBe(subject("ping"));
+  });
+
   test("runtime add without --name tells people which one the daemon has chosen", async () => {
     using daemon = friendly([]);
     const add = (...options: string[]): Promise<Ran> =>

@@ -41,11 +41,26 @@ export async function add(session: Session): Promise<void> {
   else if (!session.isJson) await session.print(`added instance ${id}${sent}`);
   if (settings.name === undefined) await reportName(session, id);
   if (bytes === null && !started) doubt(session, path);
-  if (started) await session.request({ kind: "Start", id, priority: undefined });
+  if (started) await startAdded(session, id, settings.name);
   if (session.isJson) {
     const name = settings.name ?? null;
     await session.print(showJson({ id, name, bytes, started }));
   } else if (started && !session.isQuiet) await session.print(`started instance ${id}`);
+}
+
+/** @throws a refusal that names the instance as its user does */
+async function startAdded(
+  session: Session,
+  id: InstanceId,
+  name: string | undefined,
+): Promise<void> {
+  try {
+    await session.request({ kind: "Start", id, priority: undefined });
+  } catch (error) {
+    const { withName } = await import("./print.ts");
+    const names = name === undefined ? await session.named().catch(() => undefined) : undefined;
+    throw withName(error, id, name ?? names?.get(id) ?? "");
+  }
 }
 
 /** Tells people what the daemon has called it. It is added, so that a fault here is none of it. */

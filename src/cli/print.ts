@@ -69,6 +69,14 @@ export function formatError(error: unknown, asked: Asked | undefined, colour: bo
   return `${lines.join("\n")}\n`;
 }
 
+/** A refusal of the daemon, which knows instances by their ids, with the name that people know. */
+export function withName(error: unknown, id: string, name: string): unknown {
+  if (!(error instanceof OrchestratorError) || name === "") return error;
+  const message = error.message.replace(`instance "${id}"`, () => `instance "${name}" (${id})`);
+  const hint = error.hint === undefined ? {} : { hint: error.hint };
+  return new OrchestratorError(error.code, message, { cause: error.cause, ...hint });
+}
+
 function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
   if (error instanceof Unmet) return error.hint;
   const code = errorCode(error);

@@ -9,7 +9,7 @@ import type { EventInfo, Info } from "../protocol/info.ts";
 import { parsePriority } from "../model.ts";
 import { DEFAULT_SETTINGS, parseDuration } from "../settings.ts";
 import { usage, findCommand } from "./commands.ts";
-import { errorDocument, exitCode, formatError, Unmet } from "./print.ts";
+import { errorDocument, exitCode, formatError, Unmet, withName } from "./print.ts";
 import { type Chosen, everyInstance, type Session } from "./session.ts";
 import { lastOutput } from "./tail.ts";
 import { CLI, type CommandName } from "./surface.ts";
@@ -285,7 +285,7 @@ export async function reportFailure(
     terminal.report(errorDocument(error, asked));
     return;
   }
-  terminal.report(formatError(error, asked, reportColour));
+  terminal.report(formatError(withName(error, instance.id, instance.name), asked, reportColour));
   const isLate = error instanceof OrchestratorError && error.code === "timed_out";
   if (error instanceof Unmet || isLate) terminal.report(await lastOutput(session, instance));
 }
