@@ -8,6 +8,7 @@ import { parseCommand } from "./cli/parse.ts";
 import { RUN } from "./cli/run.ts";
 import { Session } from "./cli/session.ts";
 import { ClosedPipe, processTerminal, type Terminal } from "./cli/terminal.ts";
+import { errorCode } from "./errors.ts";
 import { versionLine } from "./version.ts";
 
 export { parseCommand } from "./cli/parse.ts";
@@ -60,6 +61,7 @@ export async function main(
   } catch (error) {
     if (error instanceof ClosedPipe) return 0;
     const { errorDocument, exitCode, formatError } = await import("./cli/print.ts");
+    if (asked !== undefined) asked = { ...asked, holder: await holderOf(error, session) };
     terminal.report(
       argv.includes("--json")
         ? errorDocument(error, asked)
@@ -70,6 +72,13 @@ export async function main(
     session?.close();
     terminal.release();
   }
+}
+
+/** The process that holds the socket all the same, if nobody is reached there. */
+async function holderOf(error: unknown, session?: Session): Promise<number | undefined> {
+  if (errorCode(error) !== "unreachable" || session?.address.kind !== "unix") return undefined;
+  const { lockHolder } = await import("./files.ts");
+  return lockHolder(`${session.address.path}.lock`);
 }
 
 if (import.meta.main) process.exitCode = await main(process.argv.slice(2));

@@ -3,7 +3,7 @@
 import { readFileSync, statfsSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 
-import { formatAddress } from "../address.ts";
+import { type Address, formatAddress } from "../address.ts";
 import { messageChain, OrchestratorError } from "../errors.ts";
 import { lockHolder } from "../files.ts";
 import type { Info } from "../protocol/info.ts";
@@ -110,11 +110,18 @@ async function reach(session: Session, findings: Finding[]): Promise<Info | unde
       error.code === "bad_request"
         ? "the daemon is older than this program: start the one of this release"
         : error.code === "unreachable"
-          ? `start one with "${DAEMON}"`
+          ? holderOf(session.address) === undefined
+            ? `start one with "${DAEMON}"`
+            : null // what is to be done first stands with its socket
           : (error.hint ?? null);
     findings.push(finding("problem", "daemon", messageChain(error).join(": "), mend));
     return undefined;
   }
+}
+
+/** The process that serves a socket, whether or not it is reached there. */
+function holderOf(address: Address): number | undefined {
+  return address.kind === "unix" ? lockHolder(`${address.path}.lock`) : undefined;
 }
 
 /** Who else could talk to the daemon. */
@@ -136,7 +143,7 @@ function socketFindings(session: Session): Finding[] {
   }
   const stat = statSync(address.path, { throwIfNoEntry: false });
   if (stat === undefined) {
-    const pid = lockHolder(`${address.path}.lock`);
+    const pid = holderOf(address);
     if (pid === undefined) return []; // that nobody listens is said by the daemon's own finding
     const text = `${shown} was removed, and process ${pid} still serves it`;
     return [finding("problem", "socket", text, `kill ${pid}, and start the daemon anew`)];

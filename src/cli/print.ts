@@ -56,6 +56,8 @@ export function errorDocument(error: unknown, asked: Asked | undefined): string 
 export interface Asked {
   readonly command: CommandName;
   readonly values: { get(name: string): string | undefined };
+  /** The process that holds a socket which nobody reaches: a start of another would be refused. */
+  readonly holder?: number | undefined;
 }
 
 /** An error as it is printed: what, why, and what to try next. Ends with a newline. */
@@ -84,6 +86,10 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
   const id = asked?.values.get("ID") ?? asked?.values.get("NAME") ?? "ID";
   switch (code) {
     case "unreachable": {
+      if (asked?.holder !== undefined) {
+        const { holder } = asked;
+        return `process ${holder} holds it: it is just starting or ending, or its socket was removed; then kill ${holder}, and start it anew`;
+      }
       const socket = asked?.values.get("--socket");
       const option = socket === undefined ? "" : ` --control-socket ${shellWord(socket)}`;
       return `start one with "${DAEMON}${option}"`;

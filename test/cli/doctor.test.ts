@@ -93,13 +93,23 @@ test("a daemon whose socket was removed is told from one that does not run", asy
   try {
     const { code, out } = await run(["doctor", "--socket", path]);
     expect(code).toBe(3);
+    expect(out).not.toContain("start one with");
     expect(out).toContain(
       `problem  socket: ${path} was removed, and process ${process.pid} still serves it\n` +
         `         kill ${process.pid}, and start the daemon anew\n`,
     );
+    const asked = await run(["ps", "--socket", path]);
+    expect([asked.code, asked.out]).toEqual([5, ""]);
+    expect(asked.err).toContain(
+      `\nhint: process ${process.pid} holds it: it is just starting or ending, or its socket was removed; ` +
+        `then kill ${process.pid}, and start it anew\n`,
+    );
+    const document = JSON.parse((await run(["start", "x", "--json", "--socket", path])).err);
+    expect(document.error.hint).toStartWith(`process ${process.pid} holds it`);
   } finally {
     lock?.release();
   }
   expect((await run(["doctor", "--socket", path])).out).not.toContain("problem  socket");
+  expect((await run(["ps", "--socket", path])).err).toContain("\nhint: start one with ");
   rmSync(folder, { recursive: true });
 });
