@@ -35,12 +35,25 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
 }
 const folder = mkdtempSync(join(tmpdir(), "veecle-demo-"));
 const isTerminal = process.stdout.isTTY;
+const columns = process.stdout.columns || 80; // a terminal may not know its size
 let step = 0;
 
 /** Explains a step that is done; the user may have had enough of them. */
 function say(text: string): void {
-  console.log(`${String(++step).padStart(2)}. ${text}`);
+  console.log(`${String(++step).padStart(2)}. ${wrapped(text)}`);
   if (isInterrupted && running.length > 0) throw new Error("interrupted");
+}
+
+/** At a terminal, breaks between words; what follows stands below what is said, not below its number. */
+function wrapped(text: string): string {
+  if (!isTerminal) return text;
+  const lines: string[] = [];
+  for (const word of text.split(" ")) {
+    const longer = `${lines.at(-1)} ${word}`;
+    if (lines.length === 0 || longer.length > columns - 4) lines.push(word);
+    else lines[lines.length - 1] = longer;
+  }
+  return lines.join("\n    ");
 }
 
 const note = (text: string): void => console.log(`${isTerminal ? "\r\x1b[K" : ""}    ${text}`);
@@ -103,7 +116,7 @@ async function startOrchestrator(name: string, options: string[]): Promise<Orche
     else if (line.includes("listening socket=")) {
       orchestrator.control = socket;
       ready.resolve(orchestrator);
-    } else if (/^\S+ +(WARN|ERROR) /.test(line)) note(`${name}: ${line.slice(28)}`);
+    } else if (/^\S+ +(WARN|ERROR) /.test(line)) note(wrapped(`${name}: ${line.slice(28)}`));
   });
   (async () => {
     for await (const chunk of child.stderr) scan(chunk);
@@ -140,12 +153,19 @@ async function link(from: Orchestrator, type: string, to: string): Promise<void>
   say(`${from.name}: ${await cli(from, "link", "add", "--type", type, "--to", to)}`);
 }
 
+/** What a line of telemetry says, without the ids and times around it, as far as it fits. */
+function logged(line: string): string {
+  const { severity, body } = JSON.parse(line).message?.Log ?? {};
+  const text = body === undefined ? line : `${severity}: ${body}`;
+  return text.slice(0, columns - "    telemetry: ".length);
+}
+
 /** Prints the first telemetry that arrives, and counts all of it. */
 function receiveTelemetry(): { address: string; count(): number; stop(): void } {
   let count = 0;
   const scan = textLines((line) => {
     count++;
-    if (count <= 3) note(`telemetry: ${line.slice(0, 150)}`);
+    if (count <= 3) note(`telemetry: ${isTerminal ? logged(line) : line.slice(0, 150)}`);
     if (count === 3) note("telemetry: … (the rest is only counted)");
   });
   const listener = Bun.listen({
@@ -221,7 +241,7 @@ async function main(): Promise<void> {
     `everything runs after ${((performance.now() - begin) / 1000).toFixed(1)} s; to look around:`,
   );
   note(`bun run cli --socket ${a.control} runtime list`);
-  note(`bun run cli --socket ${b.control} runtime stdout ${pongId}`);
+  note(`bun run cli --socket ${b.control} runtime stdout pong`);
   client = await ControlClient.connect(parseAddress(a.control));
   const rounds = await watch(client, pingId);
   if (isTerminal) console.log();
