@@ -2,6 +2,7 @@
 //
 // Says what can be typed, never what it does: that is `run.ts`.
 
+import { MAX_STOP_GRACE_MS, RESTART_MAX_DELAY_MS } from "../limits.ts";
 import { EVERYDAY } from "./everyday.ts";
 import { MANIFEST_COMMANDS } from "./manifest/commands.ts";
 import { type Argument, type Command, INSTANCE, type Option, QUIET } from "./surface.ts";
@@ -79,7 +80,7 @@ export const COMMANDS: readonly Command[] = [
       },
       {
         name: "--restart-delay",
-        value: { name: "TIME", kind: "duration" },
+        value: { name: "TIME", kind: "duration", maxMs: RESTART_MAX_DELAY_MS },
         text: "pause before the first restart; doubles with each (100ms)",
       },
       {
@@ -89,7 +90,7 @@ export const COMMANDS: readonly Command[] = [
       },
       {
         name: "--stop-grace",
-        value: { name: "TIME", kind: "duration" },
+        value: { name: "TIME", kind: "duration", maxMs: MAX_STOP_GRACE_MS },
         text: "how long it may take to stop, until it is killed (5s)",
       },
       {

@@ -16,6 +16,7 @@ import { nearest } from "../nearest.ts";
 import { HABITS, OPTION_HABITS } from "./habits.ts";
 import {
   environmentFault,
+  formatDuration,
   nameFault,
   parseDuration,
   RESTART_POLICIES,
@@ -140,7 +141,7 @@ function sort(argv: readonly string[]): Sorted {
           `Cannot use ${name}: its value ${option.value.name} is missing`,
           value === undefined
             ? undefined
-            : `if ${quote(value)} is the value, write ${name}=${value}`,
+            : `if ${quote(value)} is the value, write ${option.name}=${value}`,
         );
       }
     }
@@ -238,7 +239,12 @@ function takeOptions(
       throw misuse(`Cannot run "${command.name}": it has no option ${name}`, usageHint(command));
     }
     for (const value of option.value === undefined ? [] : given) {
-      checkValue((option.value as { kind: ValueKind }).kind, name, value);
+      const { kind, maxMs } = option.value as NonNullable<Option["value"]>;
+      checkValue(kind, name, value);
+      if (maxMs !== undefined && (parseDuration(value) ?? 0) > maxMs) {
+        const fault = `it is longer than ${formatDuration(maxMs)}`;
+        throw misuse(`Cannot use ${quote(value)} as ${name}: ${fault}`);
+      }
     }
     values.set(name, given);
   }

@@ -77,7 +77,12 @@ export interface Argument {
 export interface Option {
   readonly name: `--${string}`;
   readonly short?: `-${string}`;
-  readonly value?: { readonly name: string; readonly kind: ValueKind };
+  readonly value?: {
+    readonly name: string;
+    readonly kind: ValueKind;
+    /** The longest duration that the daemon takes. */
+    readonly maxMs?: number;
+  };
   readonly required?: boolean;
   /** May be given more than once. */
   readonly isList?: boolean;

@@ -157,6 +157,16 @@ describe("parseCommand() refuses", () => {
       "wait x --for ready",
       'Cannot use "ready" as --for: it is none of running, connected, stopped, exited, failed, message:TYPE',
     ],
+    ["runtime add ./x --stop-grace 11m", 'Cannot use "11m" as --stop-grace: it is longer than 10m'],
+    [
+      "runtime add ./x --restart-delay 31s",
+      'Cannot use "31s" as --restart-delay: it is longer than 30s',
+    ],
+    [
+      "logs -n -5",
+      "Cannot use -n: its value N is missing",
+      'if "-5" is the value, write --lines=-5',
+    ],
     ["logs -n x", 'Cannot use "x" as --lines: it is not a number up to 1000000'],
     ["logs -n 1000001", 'Cannot use "1000001" as --lines: it is not a number up to 1000000'],
     ["logs --stream err", 'Cannot use "err" as --stream: it is none of stdout, stderr'],
