@@ -61,7 +61,7 @@ export async function main(
   } catch (error) {
     if (error instanceof ClosedPipe) return 0;
     const { errorDocument, exitCode, formatError } = await import("./cli/print.ts");
-    if (asked !== undefined) asked = { ...asked, holder: await holderOf(error, session) };
+    if (asked !== undefined) asked = { ...asked, found: await findOnPath(error, session) };
     terminal.report(
       argv.includes("--json")
         ? errorDocument(error, asked)
@@ -74,11 +74,17 @@ export async function main(
   }
 }
 
-/** The process that holds the socket all the same, if nobody is reached there. */
-async function holderOf(error: unknown, session?: Session): Promise<number | undefined> {
+/** What is in the way on the path of a daemon that is not reached. */
+async function findOnPath(error: unknown, session?: Session): Promise<Asked["found"]> {
   if (errorCode(error) !== "unreachable" || session?.address.kind !== "unix") return undefined;
-  const { lockHolder } = await import("./files.ts");
-  return lockHolder(`${session.address.path}.lock`);
+  const { isOtherFile, lockHolder } = await import("./files.ts");
+  const { path } = session.address;
+  try {
+    if (isOtherFile(path)) return "no socket";
+  } catch {
+    return undefined; // nobody may look there
+  }
+  return lockHolder(`${path}.lock`);
 }
 
 if (import.meta.main) process.exitCode = await main(process.argv.slice(2));

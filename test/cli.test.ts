@@ -297,6 +297,11 @@ describe("main() fails", () => {
         "error: Cannot start instance\ncaused by: no such file or directory\n" +
         'hint: remove it with "bun run cli runtime remove", and add it with the right path\n',
     });
+    const subject = 'Cannot start instance: Cannot run "/x" in the working folder "/none"';
+    using elsewhere = refused("cannot_run", subject, "no such file or directory");
+    expect((await run(["runtime", "start", A, "--socket", elsewhere.path])).err).toEndWith(
+      'hint: make that folder, or add it with another --cwd; see "bun run cli runtime add --help"\n',
+    );
   });
 
   test("with 2 for a wrong command line", async () => {
@@ -317,6 +322,21 @@ describe("main() fails", () => {
     expect((await run(["runtime", "stop", "0195", "--socket", daemon.path])).code).toBe(4);
     using other = refused("not_found", "Cannot stop instance: not registered");
     expect((await run(["runtime", "stop", A, "--socket", other.path])).code).toBe(4);
+  });
+
+  test("with 5, and no advice to start a daemon where none can listen", async () => {
+    const folder = await run(["version", "--socket", "/tmp"]);
+    expect(folder.code).toBe(5);
+    expect(folder.err).toEndWith(
+      "hint: it is no socket: name the daemon's with --socket, or in VEECLE_ORCHESTRATOR_SOCKET\n",
+    );
+    const host = await run(["version", "--socket", "nowhere.invalid:2661"], {
+      deadlines: { connectMs: 20_000 },
+    });
+    expect(host.err).toEndWith(
+      "caused by: no such host\n" +
+        "hint: name the daemon's with --socket, or in VEECLE_ORCHESTRATOR_SOCKET\n",
+    );
   });
 
   test("with 5 within a second if the daemon is dead, naming socket and remedy (R30)", async () => {

@@ -25,10 +25,9 @@ export async function first(session: Session): Promise<boolean> {
     if (!(error instanceof OrchestratorError)) throw error;
     const [, cause = error.message] = messageChain(error);
     said = `No orchestrator answers at ${where}: ${cause}.`;
-    next = [
-      [DAEMON, "start one"],
-      [`${CLI} doctor`, "look for what is in its way"],
-    ];
+    next = [[`${CLI} doctor`, "look for what is in its way"]];
+    // Who hangs, or is a stranger, would be in the way of another one.
+    if (error.code === "unreachable") next = [[DAEMON, "start one"], ...next];
   }
   const all: readonly Next[] = [...next, [`${CLI} help`, "all commands"]];
   const { columns = Number.POSITIVE_INFINITY } = session.terminal;

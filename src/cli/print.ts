@@ -56,8 +56,11 @@ export function errorDocument(error: unknown, asked: Asked | undefined): string 
 export interface Asked {
   readonly command: CommandName;
   readonly values: { get(name: string): string | undefined };
-  /** The process that holds a socket which nobody reaches: a start of another would be refused. */
-  readonly holder?: number | undefined;
+  /**
+   * What is found on a Unix path where nobody answers and a start of another daemon would be refused:
+   * the process that holds it, or a file or folder.
+   */
+  readonly found?: number | "no socket" | undefined;
 }
 
 /** An error as it is printed: what, why, and what to try next. Ends with a newline. */
@@ -86,8 +89,11 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
   const id = asked?.values.get("ID") ?? asked?.values.get("NAME") ?? "ID";
   switch (code) {
     case "unreachable": {
-      if (asked?.holder !== undefined) {
-        const { holder } = asked;
+      const name = "name the daemon's with --socket, or in VEECLE_ORCHESTRATOR_SOCKET";
+      if (asked?.found === "no socket") return `it is no socket: ${name}`;
+      if (messageChain(error).includes("no such host")) return name;
+      if (typeof asked?.found === "number") {
+        const holder = asked.found;
         return `process ${holder} holds it: it is just starting or ending, or its socket was removed; then kill ${holder}, and start it anew`;
       }
       const socket = asked?.values.get("--socket");
@@ -101,6 +107,9 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
       return `the daemon is older than this program; see "${CLI} version" and "${CLI} --version"`;
     case "cannot_run": {
       const reasons = messageChain(error).join(" ");
+      if (reasons.includes("in the working folder")) {
+        return `make that folder, or add it with another --cwd; see "${CLI} runtime add --help"`;
+      }
       if (reasons.includes("is it executable?")) return "make it executable with chmod +x";
       if (reasons.includes("not a program")) {
         return "is it built for this machine? a script begins with #! and its interpreter";

@@ -11,6 +11,14 @@ describe("No command", () => {
     expect(ran.out).toContain("  bun run daemon      start one\n");
   });
 
+  test("advises to start none where one hangs", async () => {
+    using daemon = new FakeDaemon(() => {});
+    const deadlines = { connectMs: 50, answerMs: 50 };
+    const ran = await run(["--socket", daemon.path], { deadlines });
+    expect(ran.out).toStartWith(`No orchestrator answers at ${daemon.path}: no answer within`);
+    expect(ran.out).toContain("\n\n  bun run cli doctor  look for what is in its way\n");
+  });
+
   test("says what a daemon holds, and what may be typed next", async () => {
     using daemon = new FakeDaemon((_body, connection) => connection.ok(INFO));
     const ran = await run(["--socket", daemon.path]);
