@@ -117,6 +117,7 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
       if (reasons.includes("the interpreter")) {
         return "install what its first line names, or build it for this machine";
       }
+      if (asked?.command === "up") return "mend its path in the manifest, and type it again";
       return `remove it with "${CLI} runtime remove", and add it with the right path`;
     }
     case "permission_denied":

@@ -279,6 +279,17 @@ describe("up", () => {
       const missing = await bench.run("up");
       expect(missing.code).toBe(1);
       expect(missing.err).toContain('the program of "ping" is not there; nothing was changed');
+      const planned = await bench.run("plan");
+      expect([planned.code, planned.err]).toEqual([
+        0,
+        expect.stringMatching(/^note: ping: no such file: \/.*nowhere; up would refuse it\n$/),
+      ]);
+      expect((await bench.run("plan --json")).err).toBe("");
+      bench.write("[instances.ping]\npath = '.'\n");
+      const folder = await bench.run("up");
+      expect(folder.code).toBe(1);
+      expect(folder.err).toContain('the program of "ping" is none; nothing was changed');
+      expect(folder.err).toContain("caused by: it is a folder: /");
       expect(await bench.states()).toEqual({});
     }),
   );

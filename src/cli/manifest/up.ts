@@ -1,6 +1,6 @@
 // `up`, `plan` and `down`: a manifest against what is there; the plan, the question, the outcome.
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { basename } from "node:path";
 
 import { OrchestratorError } from "../../errors.ts";
@@ -50,6 +50,7 @@ export async function plan(session: Session): Promise<number> {
   const { given, plan } = await compare(session);
   await show(session, plan);
   await finish(session, given, plan, plan.steps.map(open));
+  noteFaults(session, plan);
   return session.values.has("--check") && !isEmpty(plan) ? DIFFERS : 0;
 }
 
@@ -122,20 +123,35 @@ function refuseConflicts({ file, manifest }: Given, { instances, links }: Plan):
 }
 
 /** All that can be known to fail is told before anything is done. @throws `io` */
-function checkPrograms(session: Session, { instances }: Plan): void {
+function checkPrograms(session: Session, plan: Plan): void {
+  for (const [name, fault] of programFaults(session, plan)) {
+    const what = fault.startsWith("no such file") ? "is not there" : "is none";
+    throw new OrchestratorError(
+      "io",
+      `Cannot apply the manifest: the program of ${JSON.stringify(name)} ${what}; nothing was changed`,
+      { cause: new Error(fault), hint: `mend instances.${name}.path` },
+    );
+  }
+}
+
+/** What of the programs is wrong for certain, by the names of their instances. */
+function* programFaults(session: Session, { instances }: Plan): Generator<[string, string]> {
   const isHere = session.address.kind === "unix";
   for (const change of instances) {
     if (change.kind !== "add" && change.kind !== "change") continue;
     const { path, copy } = change.wanted;
-    if ((!copy && !isHere) || existsSync(path)) continue;
-    throw new OrchestratorError(
-      "io",
-      `Cannot apply the manifest: the program of ${JSON.stringify(change.name)} is not there; nothing was changed`,
-      {
-        cause: new Error(`no such file: ${path}`),
-        hint: `mend instances.${change.name}.path`,
-      },
-    );
+    if (!copy && !isHere) continue; // that of another machine is not ours
+    if (!existsSync(path)) yield [change.name, `no such file: ${path}`];
+    else if (statSync(path).isDirectory()) yield [change.name, `it is a folder: ${path}`];
+  }
+}
+
+/** A program may still be built; who only looks learns that it is to be. */
+function noteFaults(session: Session, plan: Plan): void {
+  if (session.isJson || session.isQuiet) return;
+  const note = paint(session.reportColour, "33", "note:");
+  for (const [name, fault] of programFaults(session, plan)) {
+    session.terminal.report(`${note} ${escapeText(`${name}: ${fault}; up would refuse it`)}\n`);
   }
 }
 
