@@ -26,8 +26,9 @@ export async function first(session: Session): Promise<boolean> {
     const [, cause = error.message] = messageChain(error);
     said = `No orchestrator answers at ${where}: ${cause}.`;
     next = [[`${CLI} doctor`, "look for what is in its way"]];
-    // Who hangs, or is a stranger, would be in the way of another one.
-    if (error.code === "unreachable") next = [[DAEMON, "start one"], ...next];
+    // Who hangs, is a stranger, or has lost its socket would be in the way of another one.
+    const isFree = error.code === "unreachable" && !(await isHeld(session));
+    if (isFree) next = [[DAEMON, "start one"], ...next];
   }
   const all: readonly Next[] = [...next, [`${CLI} help`, "all commands"]];
   const { columns = Number.POSITIVE_INFINITY } = session.terminal;
@@ -51,6 +52,12 @@ export async function first(session: Session): Promise<boolean> {
         .join(""),
   );
   return info !== undefined;
+}
+
+async function isHeld({ address }: Session): Promise<boolean> {
+  if (address.kind !== "unix") return false;
+  const { lockHolder } = await import("../files.ts");
+  return lockHolder(`${address.path}.lock`) !== undefined;
 }
 
 function holds(info: Info): string {

@@ -104,6 +104,9 @@ test("a daemon whose socket was removed is told from one that does not run", asy
       `\nhint: process ${process.pid} holds it: it is just starting or ending, or its socket was removed; ` +
         `then kill ${process.pid}, and start it anew\n`,
     );
+    const { out: page } = await run(["--socket", path]);
+    expect(page).not.toContain("start one");
+    expect(page).toContain("bun run cli doctor  look for what is in its way");
     const document = JSON.parse((await run(["start", "x", "--json", "--socket", path])).err);
     expect(document.error.hint).toStartWith(`process ${process.pid} holds it`);
   } finally {

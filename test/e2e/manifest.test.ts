@@ -374,6 +374,20 @@ describe("at a terminal, up", () => {
   );
 
   test(
+    "down asks in two lines where one is too narrow",
+    withBench(async (bench) => {
+      const names = ["first", "second", "third", "fourth"].map((name) => `${name}-of-the-sensors`);
+      bench.write(names.map((name) => `[instances.${name}]\npath = 'steady'\n`).join(""));
+      expect((await bench.run("up")).code).toBe(0);
+      await using screen = bench.screen("down");
+      await screen.shows(/^Continue\? \[y\/N\]$/);
+      await screen.shows(/^This ends first-of-the-sensors, .*\.$/);
+      screen.type("n\r");
+      expect(await screen.ended()).toBe(1);
+    }),
+  );
+
+  test(
     "tells after Ctrl-C what was done and what was not",
     withBench(async (bench) => {
       bench.write("[instances.a]\npath = 'steady'\nready = { file = 'never' }\n");

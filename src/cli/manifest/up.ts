@@ -158,8 +158,14 @@ function noteFaults(session: Session, plan: Plan): void {
 async function agrees(session: Session, ending: readonly InstanceChange[]): Promise<boolean> {
   const { terminal, values } = session;
   if (values.has("--yes")) return true;
-  const names = listed(ending, terminal.columns);
-  const answer = await terminal.ask(`This ends ${names}. Continue? [y/N] `);
+  const { columns = Number.POSITIVE_INFINITY } = terminal;
+  const question = "Continue? [y/N] ";
+  let ends = `This ends ${listed(ending, terminal.columns)}.`;
+  if (ends.length + question.length + 2 > columns) {
+    terminal.report(`${ends}\n`);
+    ends = "";
+  } else ends += " ";
+  const answer = await terminal.ask(`${ends}${question}`);
   if (/^y(es)?$/i.test(answer)) return true;
   terminal.report("nothing was changed\n");
   return false;
