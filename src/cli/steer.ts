@@ -35,14 +35,22 @@ export const start = (session: Session): Promise<number> =>
 export const stop = (session: Session): Promise<number> =>
   steer(session, "stop", "stopped", isBusy, stopOne);
 
-export const restart = (session: Session): Promise<number> =>
-  steer(session, "restart", "restarted", isBusy, async (work, instance) => {
-    await stopOne(work, instance);
+export const restart = (session: Session): Promise<number> => {
+  const { terminal, isJson } = session;
+  const stopping = new Set<string>();
+  void terminal.interrupted.then(() => {
+    if (stopping.size === 0 || isJson) return;
+    terminal.report(escapeText(`not started again: ${[...stopping].join(", ")}`) + "\n");
+  });
+  return steer(session, "restart", "restarted", isBusy, async (work, instance) => {
+    stopping.add(instance.name);
+    await stopOne(work, instance).finally(() => stopping.delete(instance.name));
     return startOne(work, {
       ...instance,
       runtime: { ...instance.runtime, state: "stopped" },
     });
   });
+};
 
 /** What all instances of one command share. */
 export interface Work {

@@ -110,6 +110,22 @@ describe("start, stop and restart", () => {
   );
 
   test(
+    "a restart that is interrupted tells what it has stopped and not started again",
+    withDesk(async (desk) => {
+      const stubborn = "#!/bin/sh\ntrap '' INT\necho ready\nwhile :; do sleep 0.05; done\n";
+      await desk.add("deaf", stubborn, "--stop-grace", "5s", "--start");
+      const ready = async (): Promise<boolean> =>
+        (await desk.run("logs", "deaf", "-n", "1")).out === "ready\n";
+      await until("it ignores signals", ready);
+      await using screen = desk.screen("restart deaf");
+      await screen.shows(/^deaf stopping: SIGINT/);
+      screen.type("\x03");
+      await screen.shows(/^not started again: deaf$/);
+      expect(await screen.ended()).toBe(130);
+    }),
+  );
+
+  test(
     "work that is done at once has been started well; what cannot run has not",
     withDesk(async (desk) => {
       await desk.add("quick", "#!/bin/sh\nexit 0\n");
