@@ -17,7 +17,7 @@ export function manual(): string {
     "This page is generated from `src/cli/commands.ts` by `bun run manual`; a test says that it is fresh.\n" +
       "In a checkout a command is typed as `bun run cli ps`, with the executable as `veecle-orchestrator ps`.",
     "## What holds for every command",
-    "Options stand before, between or after the other words.\n" +
+    "Options stand before, between or after the other words; short ones may stand together (`-fn3`).\n" +
       "An instance is named by its name, its id, or a beginning or end of its id that no other has.\n" +
       "Answers go to standard output, everything else to standard error.\n" +
       "Colours appear on a terminal only; `NO_COLOR`, `TERM=dumb` and `--no-color` turn them off.\n" +

@@ -111,8 +111,20 @@ export function parseCommand(argv: readonly string[]): Invocation {
   return { kind: "run", command, values: new Values(values) };
 }
 
-function sort(argv: readonly string[]): Sorted {
+/** `-fn3` is `--follow --lines=3`: short options may stand together, with the value of the last one. */
+function apart(word: string): string[] {
+  const isLong = optionOf(`-${word}`) !== undefined; // with a hyphen too few
+  const option = /^-[A-Za-z]./.test(word) && !isLong ? optionOf(word.slice(0, 2)) : undefined;
+  if (option === undefined) return [word];
+  const rest = word.slice(2);
+  if (option.value !== undefined) return [`${option.name}=${rest.replace(/^=/, "")}`];
+  return [option.name, ...apart(`-${rest}`)];
+}
+
+function sort(given: readonly string[]): Sorted {
   const sorted: Sorted = { words: [], options: new Map(), unknown: [], rest: [] };
+  const end = given.includes("--") ? given.indexOf("--") : given.length;
+  const argv = [...given.slice(0, end).flatMap(apart), ...given.slice(end)];
   for (let i = 0; i < argv.length; i++) {
     const word = argv[i] as string;
     if (word === "--") {
