@@ -1,7 +1,9 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { constants } from "node:os";
 import { join } from "node:path";
 
+import { isSignalIgnored } from "../../src/files.ts";
 import SCRIPT from "../../src/host/guard.sh" with { type: "text" };
 import { MARK_VARIABLE, readProcess } from "../../src/host/processes.ts";
 import { isAlive, marked, Nursery } from "../support/processes.ts";
@@ -110,6 +112,8 @@ describe("When the daemon is killed, its guard", () => {
     const daemon = new Guarded("exec sleep 1000");
     const [guard, pid] = await daemon.started();
     expect(readProcess(guard)).toMatchObject({ session: guard, group: guard });
+    const status = (): string => readFileSync(`/proc/${guard}/status`, "utf8");
+    await until("it ignores signals", () => isSignalIgnored(status(), constants.signals.SIGTSTP));
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP"] as const) {
       process.kill(guard, signal);
     }
