@@ -222,13 +222,19 @@ export class Upload {
     return true;
   }
 
-  /** Ends it in any case, once an instance uses the binary or none will; removes what is left of it. */
+  /**
+   * Ends it in any case, once an instance uses the binary or none will; removes what is left of it.
+   * @throws the system's error
+   */
   async close(): Promise<void> {
     if (this.#isReleased) return;
     this.#isReleased = true;
-    await this.#closeFile();
-    rmSync(this.#path, { force: true });
-    this.#owner.release(this.#stored);
+    try {
+      await this.#closeFile();
+      rmSync(this.#path, { force: true });
+    } finally {
+      this.#owner.release(this.#stored);
+    }
   }
 
   async #closeFile(): Promise<void> {

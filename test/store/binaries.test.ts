@@ -178,6 +178,18 @@ describe("Upload", () => {
     for (const one of open) await one.close();
   });
 
+  test("that cannot be cleared away does not count either", async () => {
+    const binaries = newBinaries();
+    for (let i = 0; i <= MAX_UPLOADS; i++) {
+      const one = await binaries.receive();
+      for (const name of readdirSync(binaries.folder)) {
+        rmSync(join(binaries.folder, name), { recursive: true });
+        mkdirSync(join(binaries.folder, name, "x"), { recursive: true });
+      }
+      await expect(one.close()).rejects.toThrow();
+    }
+  });
+
   test("that cannot be begun does not count", async () => {
     const binaries = newBinaries();
     rmSync(binaries.folder, { recursive: true });
