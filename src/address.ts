@@ -88,9 +88,14 @@ export function formatHostPort(host: string, port: number): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
-/** An IP address in lower case; an IPv4 address that an IPv6 socket shows mapped is the IPv4 address. */
+/**
+ * An IP address in lower case, except for the name of an interface; an IPv4 address that an IPv6 socket
+ * shows mapped is the IPv4 address.
+ */
 export function plainAddress(address: string): string {
-  return address.toLowerCase().replace(/^::ffff:(?=[0-9.]+$)/, "");
+  const [host = "", ...zone] = address.split("%");
+  const plain = host.toLowerCase().replace(/^::ffff:(?=[0-9.]+$)/, "");
+  return [plain, ...zone].join("%");
 }
 
 /** Whether an IP address is of this machine alone: 127.0.0.0/8, ::1, or such a one mapped to IPv6. */

@@ -20,7 +20,7 @@ import { releaseCode } from "./host/code.ts";
 import { handshakeLog, openAccess, readTls, renewTls, tcpWarning } from "./daemon/access.ts";
 import { claimSocket, openInstanceSocket, takeInstanceFolder } from "./daemon/claim.ts";
 import { ControlServer } from "./control.ts";
-import { bindDatagram, type DatagramSocket } from "./datagram.ts";
+import { bindDatagram, type DatagramSocket, numbered } from "./datagram.ts";
 import { hinted, messageChain, OrchestratorError } from "./errors.ts";
 import { descriptorLimit, isSignalIgnored, LineWriter, makePrivateFolder } from "./files.ts";
 import { Guard } from "./host/guard.ts";
@@ -276,7 +276,7 @@ async function bindPeers(
   const socket = await bindDatagram(
     { ...address, host },
     (datagram, from, port) => {
-      orchestrator.links.heard(from, port);
+      orchestrator.links.heard(numbered(from), port);
       orchestrator.receiver.receive(datagram, from, port);
     },
     () => orchestrator.links.foundNobody(),

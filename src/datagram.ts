@@ -4,6 +4,7 @@ import type { udp } from "bun";
 
 import { formatAddress, plainAddress, type TcpAddress } from "./address.ts";
 import { OrchestratorError, systemCode } from "./errors.ts";
+import { openLibc } from "./host/libc.ts";
 
 /** What became of a datagram: handed to the kernel, no room there, or refused for this address. */
 export type SendResult = "sent" | "full" | "refused";
@@ -60,6 +61,26 @@ export async function bindDatagram(
     send: (datagram, host, port) => send(socket, datagram, host, port),
     close: () => socket.close(),
   };
+}
+
+/** The number of an interface, 0 if there is none of this name. */
+type GetIndex = (name: string) => number;
+
+let getIndex: GetIndex | undefined;
+
+/** An address as targets spell it: where it is one of an interface, that is told by its number. */
+export function numbered(address: string): string {
+  const [host, name] = address.split("%");
+  if (name === undefined) return address;
+  getIndex ??= openIndex();
+  const index = getIndex(name);
+  return index === 0 ? address : `${host}%${index}`;
+}
+
+function openIndex(): GetIndex {
+  const libc = openLibc({ if_nametoindex: { args: ["ptr"], returns: "u32" } });
+  if (libc === undefined) return () => 0;
+  return (name) => libc.if_nametoindex(Buffer.from(`${name}\0`));
 }
 
 function send(

@@ -5,6 +5,7 @@ import {
   formatAddress,
   parseAddress,
   parseTcpAddress,
+  plainAddress,
   socketPathFault,
 } from "../src/address.ts";
 import { OrchestratorError } from "../src/errors.ts";
@@ -100,6 +101,15 @@ test("parseTcpAddress() takes no path", () => {
   expect(refusal(() => parseTcpAddress("/run/x:80"))).toBe(
     'misuse: Cannot use "/run/x:80" as an address: the host is not a name or an IP address',
   );
+});
+
+test.each([
+  ["127.0.0.1", "127.0.0.1"],
+  ["::FFFF:127.0.0.1", "127.0.0.1"],
+  ["FD00::A", "fd00::a"],
+  ["FE80::1%wlP2p1s0", "fe80::1%wlP2p1s0"], // names of interfaces differ by case
+])("plainAddress() makes %s %s", (address, plain) => {
+  expect(plainAddress(address)).toBe(plain);
 });
 
 test("socketPathFault() finds none in an ordinary path", () => {

@@ -1,6 +1,7 @@
 // Messages between orchestrators: datagrams, byte for byte, in both directions, and bad neighbours.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { networkInterfaces } from "node:os";
 
 import { routeTo } from "../fixtures/accounts.ts";
 import { withDaemon } from "../support/daemon.ts";
@@ -326,3 +327,26 @@ test("A link to an address of one interface reaches it there (P-12)", () =>
       ),
     "::1",
   ));
+
+/** An address that is of one interface only, with its number, if this machine has one. */
+const [local] = Object.values(networkInterfaces())
+  .flatMap((all = []) => all)
+  .flatMap(({ address, scopeid = 0 }) => (scopeid === 0 ? [] : [`${address}%${scopeid}`]));
+
+test.skipIf(local === undefined)("What an address of one interface sends is heard", () =>
+  withPeer(
+    (peer) =>
+      withDaemon(
+        async (daemon) => {
+          const ipc = await daemon.ipcAddress();
+          const port = peer.address.slice(peer.address.lastIndexOf(":") + 1);
+          const to = `[${local}]:${port}`;
+          await daemon.link("T", to);
+          peer.send("anything", `[${local}]:${ipc.slice(ipc.lastIndexOf(":") + 1)}`);
+          await until("heard", async () => (await routeTo(daemon, to)).peer?.heard ?? undefined);
+        },
+        { args: ["--ipc-socket", "[::]:0"] },
+      ),
+    local,
+  ),
+);
