@@ -34,6 +34,8 @@ export interface LinksOptions {
 export class Links {
   readonly #options: LinksOptions;
   readonly #peers: Map<string, PeerTarget> = new Map();
+  /** Of those to which no link leads any more, the one that was sent to last: a report may be about it. */
+  #gone: PeerTarget | undefined;
   /** Links of before that could not be made again: they are remembered until somebody removes them. */
   readonly #dormant: Map<string, LinkKey> = new Map();
   #socket: DatagramSocket | undefined;
@@ -55,7 +57,7 @@ export class Links {
 
   /** A datagram to one of the other orchestrators has found nobody. */
   foundNobody(): void {
-    blame(this.#peers.values(), this.#options.wallMs());
+    blame([...this.#peers.values()].concat(this.#gone ?? []), this.#options.wallMs());
   }
 
   /** Makes a link of before again. @throws `not_found` or `not_configured` */
@@ -143,7 +145,11 @@ export class Links {
   /** Other orchestrators to which no link leads any more. */
   #forgetPeers(): void {
     const used = new Set([...this.#options.router.links()].map(({ target }) => target));
-    for (const [name, peer] of this.#peers) if (!used.has(peer)) this.#peers.delete(name);
+    for (const [name, peer] of this.#peers) {
+      if (used.has(peer)) continue;
+      this.#peers.delete(name);
+      if ((peer.sentMs ?? 0) >= (this.#gone?.sentMs ?? 0)) this.#gone = peer;
+    }
   }
 
   #target(to: LinkTarget, refused: string): Target {

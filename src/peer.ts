@@ -23,8 +23,10 @@ export class PeerTarget implements Target {
   /** What is known of it: nothing that UDP would promise. Times in ms since the epoch. */
   sentMs: number | undefined;
   heardMs: number | undefined;
-  refusedMs: number | undefined;
-  suspectedMs: number | undefined;
+  #refusedMs: number | undefined;
+  #suspectedMs: number | undefined;
+  /** When something was sent there first since the last report. */
+  #unreportedMs: number | undefined;
   readonly #wallMs: () => number;
   readonly #socket: DatagramSocket;
   readonly #host: string;
@@ -48,6 +50,7 @@ export class PeerTarget implements Target {
   push(queue: LinkQueue, run: Run): void {
     queue.routed += run.count;
     this.sentMs = this.#wallMs();
+    this.#unreportedMs ??= this.sentMs;
     const { type, dialect, chunk, start, end, longest } = run;
     if (dialect === "veecle") {
       this.#send(queue, chunk, start, end);
@@ -66,11 +69,21 @@ export class PeerTarget implements Target {
 
   forget(): void {}
 
+  /** A datagram has found nobody: one that was sent there, or if that is not sure, perhaps another one. */
+  foundNobody(nowMs: number, isSure: boolean): void {
+    if (isSure) this.#refusedMs = nowMs;
+    else this.#suspectedMs = nowMs;
+    this.#unreportedMs = undefined;
+  }
+
   info(): PeerInfo {
+    const { sentMs = 0 } = this;
+    // What is sent there finds somebody now, or is not answered any more.
+    const isOver = sentMs - (this.#unreportedMs ?? sentMs) > REFUSAL_MS;
     return {
       heard: rounded(this.heardMs),
-      refused: rounded(this.refusedMs),
-      suspected: rounded(this.suspectedMs),
+      refused: isOver ? null : rounded(this.#refusedMs),
+      suspected: isOver ? null : rounded(this.#suspectedMs),
     };
   }
 
@@ -107,9 +120,7 @@ export function blame(peers: Iterable<PeerTarget>, nowMs: number): void {
   const suspects = [...peers].filter(
     ({ sentMs = 0, heardMs = 0 }) => sentMs >= sinceMs && heardMs < sinceMs,
   );
-  const [only] = suspects;
-  if (suspects.length === 1 && only !== undefined) only.refusedMs = nowMs;
-  else for (const peer of suspects) peer.suspectedMs = nowMs;
+  for (const peer of suspects) peer.foundNobody(nowMs, suspects.length === 1);
 }
 
 /** What arrives from other orchestrators. */
