@@ -300,8 +300,8 @@ export class Store {
     if (identityOf(filename) === this.#log.identity) return;
     throw new OrchestratorError(
       "io",
-      `Cannot write the state in ${filename}: it was removed or replaced while the daemon uses it`,
-      { hint: "put it back, or start the daemon anew" },
+      `Cannot write the state in ${filename}: it was removed or replaced while the daemon uses it; ` +
+        "put it back, or start the daemon anew",
     );
   }
 

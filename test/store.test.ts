@@ -288,7 +288,8 @@ describe("Store in a file", () => {
 
 describe("A state that loses its name while it is used", () => {
   const removed = (path: string): string =>
-    `io: Cannot write the state in ${path}: it was removed or replaced while the daemon uses it`;
+    `io: Cannot write the state in ${path}: it was removed or replaced while the daemon uses it; ` +
+    "put it back, or start the daemon anew";
 
   test.each(["", "-wal"])("takes no change until its file%s is back", (suffix) => {
     const path = newPath();
