@@ -354,7 +354,8 @@ export class Supervisor {
       this.#spawn();
     } catch (error) {
       if (!isCurrent()) return; // somebody has started, stopped or removed it meanwhile
-      const { message } = error instanceof OrchestratorError ? error : cannotStart(this.#id, error);
+      const isKnown = error instanceof OrchestratorError;
+      const message = messageChain(isKnown ? error : cannotStart(this.#id, error)).join(": ");
       this.#restartCount++;
       this.#log.warn("run", "child could not be started again", { id: this.#id, error: message });
       this.#tryAgain("due", message);

@@ -241,10 +241,11 @@ describe("A restart", () => {
 
   test("that cannot be carried out is tried again like any other", async () => {
     await end(start(), { code: 1 });
-    host.fault = new OrchestratorError("cannot_run", 'Cannot run "/opt/ping"');
+    const cause = new Error("it is a folder");
+    host.fault = new OrchestratorError("cannot_run", 'Cannot run "/opt/ping"', { cause });
     await host.run(1_000);
     expect([supervisor.state, supervisor.restartCount]).toEqual(["waiting", 3]);
-    expect(supervisor.reason).toContain('Cannot run "/opt/ping"');
+    expect(supervisor.reason).toContain('Cannot run "/opt/ping": it is a folder');
     host.fault = undefined;
     await host.run(1_000);
     expect(supervisor.state).toBe("running");
