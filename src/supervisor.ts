@@ -316,7 +316,7 @@ export class Supervisor {
       const withinMs = pauseMs > 0 ? pauseMs / 2 : SWEEP_WAIT_MS;
       if (this.#sweeps.begin(run, withinMs)) this.#happened("swept", { pid: run.pid });
     }
-    this.#conclude(verdict, status);
+    this.#conclude(verdict, status, `it ended with ${status} and is started again`);
   }
 
   #judge(exit: Exit, ranMs: number): Verdict {
@@ -325,10 +325,10 @@ export class Supervisor {
   }
 
   /** What follows a process that has ended by itself, or could not be started again. */
-  #conclude(verdict: Verdict, status: string): void {
+  #conclude(verdict: Verdict, status: string, reason: string): void {
     if (verdict.kind === "crashed") {
       this.#dueMs = this.#host.now() + verdict.delayMs;
-      this.#reason = `it ended with ${status} and is started again`;
+      this.#reason = reason;
       this.#happened("restarting", {
         in_ms: Math.round(verdict.delayMs),
         restart: this.#restartCount + 1,
@@ -370,7 +370,7 @@ export class Supervisor {
     this.#step(tried);
     const verdict = this.#judge({ code: undefined, signal: undefined }, 0);
     this.#step(verdict.kind);
-    this.#conclude(verdict, reason);
+    this.#conclude(verdict, reason, `it could not be started, and that is tried again: ${reason}`);
   }
 
   /** A process that failed by itself may have said why; its output ends about when it does. */

@@ -245,7 +245,9 @@ describe("A restart", () => {
     host.fault = new OrchestratorError("cannot_run", 'Cannot run "/opt/ping"', { cause });
     await host.run(1_000);
     expect([supervisor.state, supervisor.restartCount]).toEqual(["waiting", 3]);
-    expect(supervisor.reason).toContain('Cannot run "/opt/ping": it is a folder');
+    expect(supervisor.reason).toBe(
+      'it could not be started, and that is tried again: Cannot run "/opt/ping": it is a folder',
+    );
     host.fault = undefined;
     await host.run(1_000);
     expect(supervisor.state).toBe("running");

@@ -132,7 +132,8 @@ function eventWords(event: EventInfo, nameOf: NameOf): string {
         : `${of} started again (pid ${detail["pid"]}, restart ${detail["restart"]})`;
     case "exited":
       return `${of} ${exited(detail)}`;
-    case "restarting":
+    case "restarting": // by itself, mostly as it could not be started again
+      return `${of} ${consequence(event)}: ${text(detail["after"])}`;
     case "failed":
       return `${of} ${consequence(event)}`;
     case "stopping": {

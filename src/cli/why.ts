@@ -90,6 +90,12 @@ export function explain(facts: Facts, nameOfId: NameOf, nowMs: number): Explanat
       const due = runtime.due === null ? "soon" : `in ${formatDuration(runtime.due - nowMs)}`;
       const policy = `since its policy is ${runtime.restart}`;
       const again = `It is started again ${due} (restart ${runtime.restarts + 1}), ${policy}.`;
+      const after = events.findLast(({ kind }) => kind === "restarting")?.detail["after"];
+      const isByEnd = runtime.exit !== null && after === exitWords(runtime.exit);
+      if (typeof after === "string" && !isByEnd) {
+        const tried = `Since then it could not be started: ${after}.`;
+        return { why: `${ended} ${tried} ${again}`, next: next.start };
+      }
       return { why: `${ended} ${again} ${words}`, next: next.logs };
     }
     case "failed":

@@ -46,7 +46,7 @@ describe("tell()", () => {
       "ping ended: signal SIGINT after 1 min",
       false,
     ],
-    [restarting, "ping restart 2 in 200 ms", true],
+    [restarting, "ping restart 2 in 200 ms: signal SIGSEGV", true],
     [event("failed", { reason: "10 starts" }), "ping failed, no more restarts: 10 starts", true],
     [
       event("stopping", { pid: 7, signal: "SIGTERM", grace_ms: 5000 }),

@@ -64,11 +64,32 @@ const table: [name: string, given: Case, why: string, next: string | null][] = [
         restarts: 1,
         due: NOW + 200,
       },
-      events: [CRASH],
+      events: [CRASH, event("restarting", 3, { restart: 2, in_ms: 300, after: "signal SIGSEGV" })],
     },
     "ping crashed 3 s ago (signal SIGSEGV), after it had run for 3.2 s. It is started again in " +
       "200 ms (restart 2), since its policy is always. It printed nothing.",
     "logs ping",
+  ],
+  [
+    "waiting, since it could not be started again",
+    {
+      runtime: {
+        state: "waiting",
+        exit: { signal: "SIGSEGV" },
+        restart: "always",
+        restarts: 2,
+        due: NOW + 200,
+      },
+      events: [
+        CRASH,
+        event("restarting", 3, { restart: 2, in_ms: 100, after: "signal SIGSEGV" }),
+        event("restarting", 2, { restart: 3, in_ms: 200, after: 'Cannot run "p": it is a folder' }),
+      ],
+    },
+    "ping crashed 3 s ago (signal SIGSEGV), after it had run for 3.2 s. Since then it could not be " +
+      'started: Cannot run "p": it is a folder. It is started again in 200 ms (restart 3), since its ' +
+      "policy is always.",
+    "start ping",
   ],
   [
     "failed",
