@@ -70,11 +70,11 @@ let getIndex: GetIndex | undefined;
 
 /** An address as targets spell it: where it is one of an interface, that is told by its number. */
 export function numbered(address: string): string {
-  const [host, name] = address.split("%");
-  if (name === undefined) return address;
+  const at = address.indexOf("%"); // for every datagram: most are of no interface
+  if (at < 0) return address;
   getIndex ??= openIndex();
-  const index = getIndex(name);
-  return index === 0 ? address : `${host}%${index}`;
+  const index = getIndex(address.slice(at + 1));
+  return index === 0 ? address : `${address.slice(0, at)}%${index}`;
 }
 
 function openIndex(): GetIndex {
