@@ -170,10 +170,13 @@ function spawn(request: SpawnRequest, onFault: (error: unknown) => void): Spawne
   }
   isStarted = true;
   if (early !== undefined) queueMicrotask(() => request.onExit(early as Exit));
-  const readers = [child.stdout.getReader(), child.stderr.getReader()] as const;
+  // A reader reads at once. Were stderr's the later one, then of what a child prints between the two
+  // the complaint would be first; so it is the earlier one, and is asked second if both have some.
+  const stderr = child.stderr.getReader();
+  const stdout = child.stdout.getReader();
   const pumps = [
-    pump(readers[0], (chunk) => request.onOutput("stdout", chunk)),
-    pump(readers[1], (chunk) => request.onOutput("stderr", chunk)),
+    pump(stdout, (chunk) => request.onOutput("stdout", chunk)),
+    pump(stderr, (chunk) => request.onOutput("stderr", chunk)),
   ];
   Promise.all(pumps).then(() => request.onOutputEnd(), onFault);
   return {
@@ -185,7 +188,7 @@ function spawn(request: SpawnRequest, onFault: (error: unknown) => void): Spawne
       return startTicks;
     },
     releaseOutput: () => {
-      for (const reader of readers) reader.cancel().catch(onFault);
+      for (const reader of [stdout, stderr]) reader.cancel().catch(onFault);
     },
   };
 }
