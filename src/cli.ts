@@ -77,7 +77,8 @@ export async function main(
 /** What is in the way on the path of a daemon that is not reached. */
 async function findOnPath(error: unknown, session?: Session): Promise<Asked["found"]> {
   if (errorCode(error) !== "unreachable" || session?.address.kind !== "unix") return undefined;
-  const { isOtherFile, lockHolder } = await import("./files.ts");
+  const { isOtherFile } = await import("./files.ts");
+  const { lockHolder } = await import("./files/lock.ts");
   const { path } = session.address;
   try {
     if (isOtherFile(path)) return "no socket";

@@ -22,7 +22,9 @@ import { claimSocket, openInstanceSocket, takeInstanceFolder } from "./daemon/cl
 import { ControlServer } from "./control.ts";
 import { bindDatagram, type DatagramSocket, numbered } from "./datagram.ts";
 import { hinted, messageChain, OrchestratorError } from "./errors.ts";
-import { descriptorLimit, isSignalIgnored, LineWriter, makePrivateFolder } from "./files.ts";
+import { makePrivateFolder } from "./files.ts";
+import { LineWriter } from "./files/lines.ts";
+import { descriptorLimit, isSignalIgnored } from "./host/own.ts";
 import { Guard } from "./host/guard.ts";
 import { Histories } from "./output/history.ts";
 import { type Host, systemHost } from "./host.ts";

@@ -7,7 +7,7 @@
 import { accessSync, constants, statSync } from "node:fs";
 import { setPriority } from "node:os";
 
-import { descriptorLimit, nextDescriptor } from "./files.ts";
+import { descriptorLimit, nextDescriptor } from "./host/own.ts";
 import { OrchestratorError, systemCode } from "./errors.ts";
 import { type MemoryKills, MemoryWatch } from "./host/memory.ts";
 import type { Exit } from "./model.ts";

@@ -21,7 +21,7 @@ import { Notices } from "./notices.ts";
 import type { Follower, Output } from "./output.ts";
 import { PeerReceiver } from "./peer.ts";
 import { Turns } from "./port.ts";
-import { encodeInfo } from "./orchestrator/answer.ts";
+import { InfoAnswers } from "./orchestrator/answer.ts";
 import { obey } from "./orchestrator/obey.ts";
 import type { JsonPieces } from "./protocol.ts";
 import { bootId } from "./host/processes.ts";
@@ -77,6 +77,7 @@ export class Orchestrator {
   readonly #types: TypeTable = new TypeTable();
   readonly #turns: Turns = new Turns();
   readonly #links: Links;
+  readonly #answers: InfoAnswers;
   readonly #bootId: string | undefined = bootId();
   /** What arrives from other orchestrators. */
   readonly receiver: PeerReceiver;
@@ -122,6 +123,7 @@ export class Orchestrator {
       wallMs: host.wallMs,
     });
     this.receiver = new PeerReceiver(this.#router, new QuietLog(log.target("peer"), host.now));
+    this.#answers = new InfoAnswers({ ...options, receiver: this.receiver });
   }
 
   /** @throws `already_exists` or `limit_exceeded` if such an instance cannot be added */
@@ -389,9 +391,7 @@ export class Orchestrator {
 
   /** The answer to `Info` as JSON. */
   info(): JsonPieces {
-    const { host, telemetry } = this.#options;
-    const [instances, links] = [this.#instances.sorted(), this.#links.info()];
-    return encodeInfo(instances, links, telemetry, this.receiver, host);
+    return this.#answers.encode(this.#instances.sorted(), this.#links.info());
   }
 
   async #stopAll(instances: readonly Instance[]): Promise<unknown[]> {

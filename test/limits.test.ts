@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { parseAddress } from "../src/address.ts";
 import { Intake } from "../src/control/intake.ts";
 import { parseDaemonOptions } from "../src/daemon/options.ts";
-import { readSecret } from "../src/files.ts";
+import { readSecret } from "../src/files/secret.ts";
 import { parseJson } from "../src/json.ts";
 import * as limits from "../src/limits.ts";
 import { decodeRequest } from "../src/protocol.ts";

@@ -5,7 +5,7 @@ import { dirname } from "node:path";
 
 import { type Address, formatAddress } from "../address.ts";
 import { messageChain, OrchestratorError } from "../errors.ts";
-import { lockHolder } from "../files.ts";
+import { lockHolder } from "../files/lock.ts";
 import type { Info } from "../protocol/info.ts";
 import { ownCgroup } from "../host/cgroup.ts";
 import { escapeText } from "../log.ts";

@@ -56,7 +56,7 @@ export async function first(session: Session): Promise<boolean> {
 
 async function isHeld({ address }: Session): Promise<boolean> {
   if (address.kind !== "unix") return false;
-  const { lockHolder } = await import("../files.ts");
+  const { lockHolder } = await import("../files/lock.ts");
   return lockHolder(`${address.path}.lock`) !== undefined;
 }
 

@@ -163,7 +163,7 @@ export class Session {
     const tokenFile = path("--token-file", "VEECLE_ORCHESTRATOR_TOKEN_FILE");
     const ca = path("--tls-ca", "VEECLE_ORCHESTRATOR_TLS_CA");
     if (tokenFile === undefined && ca === undefined) return {};
-    const { readPem, readSecret } = await import("../files.ts");
+    const { readPem, readSecret } = await import("../files/secret.ts");
     const token = tokenFile === undefined ? undefined : readSecret(tokenFile);
     if (ca === undefined) return { token };
     const cert = path("--tls-cert", "VEECLE_ORCHESTRATOR_TLS_CERT");

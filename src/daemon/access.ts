@@ -2,7 +2,7 @@
 
 import { formatAddress, isLoopbackHost } from "../address.ts";
 import { Access } from "../control/access.ts";
-import { readPem, readSecret, versionOf } from "../files.ts";
+import { readPem, readSecret, versionOf } from "../files/secret.ts";
 import { messageChain, OrchestratorError } from "../errors.ts";
 import type { Host } from "../host.ts";
 import { SocketOwners } from "../host/credentials.ts";

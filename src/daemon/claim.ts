@@ -5,17 +5,8 @@ import { dirname, join } from "node:path";
 import { formatAddress, socketPathFault } from "../address.ts";
 import { defaultControlAddress } from "../client.ts";
 import { hinted, OrchestratorError, systemCode } from "../errors.ts";
-import {
-  type FileLock,
-  isListening,
-  isOtherFile,
-  isThere,
-  lockHolder,
-  makePrivateFolder,
-  type OwnFolder,
-  takeFolder,
-  tryLock,
-} from "../files.ts";
+import { type FileLock, lockHolder, type OwnFolder, takeFolder, tryLock } from "../files/lock.ts";
+import { isListening, isOtherFile, isThere, makePrivateFolder } from "../files.ts";
 import type { DaemonOptions } from "./options.ts";
 import type { InstanceSocket } from "../instance.ts";
 import { type Accept, connect, DISCARD, listen, type Listener, type OnFault } from "../socket.ts";

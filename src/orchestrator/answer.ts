@@ -10,59 +10,68 @@ import type { TelemetryExporter } from "../telemetry.ts";
 
 const HEAD = Buffer.from('{"runtimes":{');
 
-/** Of a thousand instances most are as they were at the last answer, and tell the same bytes. */
-export function encodeInfo(
-  instances: readonly Instance[],
-  routes: readonly LinkInfo[],
-  telemetry: TelemetryExporter | undefined,
-  receiver: PeerReceiver,
-  host: Pick<Host, "wallMs" | "now">,
-): JsonPieces {
-  const epochMs = Math.round(host.wallMs() - host.now());
-  const members = instances.map((instance) => instance.infoMember(epochMs));
-  const links: Record<string, string[]> = {};
-  for (const { type_name, to } of routes) {
-    const targets = Object.hasOwn(links, type_name) ? links[type_name] : undefined;
-    if (targets === undefined) define(links, type_name, [to]);
-    else if (!targets.includes(to)) targets.push(to);
-  }
-  const others: Omit<Info, "runtimes"> = {
-    links,
-    routes,
-    telemetry:
-      telemetry === undefined
-        ? null
-        : { sent: telemetry.sent, dropped: telemetry.dropped, queued: telemetry.queued },
-    peers: {
-      received: receiver.source.received,
-      unlinked: receiver.source.unlinked,
-      refused: receiver.source.refused,
-      strangers: receiver.strangers,
-    },
-    pid: process.pid,
-    version: VERSION,
-    time: Math.round(host.wallMs()),
-  };
-  const tail = Buffer.from(`},${JSON.stringify(others).slice(1)}`);
-  return new JsonPieces([HEAD, join(members), tail]);
+/** What an answer tells of, besides instances and links. */
+interface Subjects {
+  readonly host: Pick<Host, "wallMs" | "now">;
+  readonly telemetry: TelemetryExporter | undefined;
+  readonly receiver: PeerReceiver;
 }
 
-/** The members of the last answer, and all of them as one. */
-let last: { readonly members: readonly Buffer[]; readonly all: Buffer } | undefined;
+/** The answers of one orchestrator. */
+export class InfoAnswers {
+  readonly #of: Subjects;
+  /** The members of the last answer, and all of them as one. */
+  #members: readonly Buffer[] = [];
+  #joined: Buffer = Buffer.alloc(0);
 
-/** Members of an object without the comma before the first; a thousand buffers take long to join. */
-function join(members: readonly Buffer[]): Buffer {
-  const { members: before = [], all } = last ?? {};
-  if (
-    all !== undefined &&
-    before.length === members.length &&
-    members.every((member, i) => member === before[i])
-  ) {
-    return all;
+  constructor(of: Subjects) {
+    this.#of = of;
   }
-  const joined = Buffer.concat(members as Buffer[]).subarray(1);
-  last = { members, all: joined };
-  return joined;
+
+  encode(instances: readonly Instance[], routes: readonly LinkInfo[]): JsonPieces {
+    const { host, telemetry, receiver } = this.#of;
+    const epochMs = Math.round(host.wallMs() - host.now());
+    const members = instances.map((instance) => instance.infoMember(epochMs));
+    const links: Record<string, string[]> = {};
+    for (const { type_name, to } of routes) {
+      const targets = Object.hasOwn(links, type_name) ? links[type_name] : undefined;
+      if (targets === undefined) define(links, type_name, [to]);
+      else if (!targets.includes(to)) targets.push(to);
+    }
+    const others: Omit<Info, "runtimes"> = {
+      links,
+      routes,
+      telemetry:
+        telemetry === undefined
+          ? null
+          : { sent: telemetry.sent, dropped: telemetry.dropped, queued: telemetry.queued },
+      peers: {
+        received: receiver.source.received,
+        unlinked: receiver.source.unlinked,
+        refused: receiver.source.refused,
+        strangers: receiver.strangers,
+      },
+      pid: process.pid,
+      version: VERSION,
+      time: Math.round(host.wallMs()),
+    };
+    const tail = Buffer.from(`},${JSON.stringify(others).slice(1)}`);
+    return new JsonPieces([HEAD, this.#join(members), tail]);
+  }
+
+  /**
+   * Members of an object without the comma before the first. A thousand buffers take long to join, and
+   * most instances are as they were at the last answer, and tell the same bytes.
+   */
+  #join(members: readonly Buffer[]): Buffer {
+    const before = this.#members;
+    if (before.length === members.length && members.every((member, i) => member === before[i])) {
+      return this.#joined;
+    }
+    this.#members = members;
+    this.#joined = Buffer.concat(members as Buffer[]).subarray(1);
+    return this.#joined;
+  }
 }
 
 /** Sets a key as data, whatever it is called; a plain assignment to `__proto__` would not. */

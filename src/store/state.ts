@@ -13,15 +13,14 @@ import { Binaries } from "./binaries.ts";
 import { OrchestratorError } from "../errors.ts";
 import {
   isThere,
-  lockHolder,
   makeFolders,
   makePrivateFolder,
   occupy,
   roomAt,
   syncPath,
-  tryLock,
   vacate,
 } from "../files.ts";
+import { lockHolder, tryLock } from "../files/lock.ts";
 import { STATE_RESERVE_BYTES } from "../limits.ts";
 import { Store } from "../store.ts";
 

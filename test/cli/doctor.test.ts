@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { tryLock } from "../../src/files.ts";
+import { tryLock } from "../../src/files/lock.ts";
 import { instanceFindings, limitFindings } from "../../src/cli/doctor.ts";
 import type { Info } from "../../src/protocol/info.ts";
 import { FakeDaemon } from "../support/fake-daemon.ts";

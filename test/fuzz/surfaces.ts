@@ -12,7 +12,7 @@ import { Intake, type Item } from "../../src/control/intake.ts";
 import { parseDaemonOptions } from "../../src/daemon/options.ts";
 import { OrchestratorError } from "../../src/errors.ts";
 import { encodeFrame } from "../../src/frame.ts";
-import { readSecret } from "../../src/files.ts";
+import { readSecret } from "../../src/files/secret.ts";
 import { MAX_FRAME_BYTES } from "../../src/limits.ts";
 import { parseLogFilter } from "../../src/log.ts";
 import { loadManifest } from "../../src/manifest.ts";

@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { constants } from "node:os";
 import { join } from "node:path";
 
-import { isSignalIgnored } from "../../src/files.ts";
+import { isSignalIgnored } from "../../src/host/own.ts";
 import SCRIPT from "../../src/host/guard.sh" with { type: "text" };
 import { MARK_VARIABLE, readProcess } from "../../src/host/processes.ts";
 import { isAlive, marked, Nursery } from "../support/processes.ts";
