@@ -335,26 +335,27 @@ export class ControlClient {
     const head = this.#waiting[0];
     if (head === undefined || leftMs === undefined) return;
     const { answerMs } = this.#deadlines;
-    const isUnknown = !this.#received && !this.#isIdentified && this.#identity.tls === undefined;
-    if (isUnknown && !head.isLong && leftMs > 2 * STRANGER_MS) {
-      this.#isIdentified = true;
-      this.#cancelTimer = afterSilence(STRANGER_MS, () => void this.#identify(head, leftMs));
-    } else if (leftMs <= answerMs || !head.isLong) {
-      this.#cancelTimer = afterSilence(leftMs, () =>
-        this.#fail(silent(this.address, "no answer", head.deadlineMs)),
-      );
-    } else {
-      this.#cancelTimer = afterSilence(answerMs / 2, () => void this.#probe(head, leftMs));
-    }
+    const cancel =
+      leftMs <= answerMs || !head.isLong
+        ? afterSilence(leftMs, () => this.#fail(silent(this.address, "no answer", head.deadlineMs)))
+        : afterSilence(answerMs / 2, () => void this.#probe(head, leftMs));
+    this.#cancelTimer = cancel;
+    if (this.#received || this.#isIdentified || this.#identity.tls !== undefined) return;
+    if (Math.min(leftMs, answerMs) <= 2 * STRANGER_MS) return;
+    this.#isIdentified = true;
+    const cancelIdentify = afterSilence(STRANGER_MS, () => void this.#identify(head));
+    this.#cancelTimer = () => {
+      cancelIdentify();
+      cancel();
+    };
   }
 
   /** The existing orchestrator, which knows lines only, would never answer. */
-  async #identify(head: Waiting, leftMs: number): Promise<void> {
-    const startMs = performance.now();
+  async #identify(head: Waiting): Promise<void> {
     const isStranger = await speaksLinesOnly(this.address, STRANGER_MS);
-    if (this.#received || this.#waiting[0] !== head) return;
-    if (isStranger) this.#fail(linesOnly(this.address));
-    else this.#arm(Math.max(0, leftMs - STRANGER_MS - (performance.now() - startMs)));
+    if (isStranger && !this.#received && this.#waiting[0] === head) {
+      this.#fail(linesOnly(this.address));
+    }
   }
 
   /** A daemon at work on a long request answers others meanwhile; one that hangs does not. */

@@ -574,22 +574,25 @@ describe("Whoever is silent", () => {
     });
   }
 
-  test("and answers lines is the existing orchestrator, which is told within a second", async () => {
-    using daemon = new FakeDaemon(() => {}); // for its folder
-    const path = join(daemon.folder, "lines");
-    const listener = linesOnlyDaemon(path);
-    const startMs = performance.now();
-    const client = await ControlClient.connect({ kind: "unix", path });
-    expect(await failure(client.request(VERSION))).toEqual({
-      code: "io",
-      chain: [
-        `Cannot talk to the orchestrator at "${path}"`,
-        "it is the existing Veecle OS orchestrator, which does not know this program's protocol",
-      ],
-    });
-    expect(performance.now() - startMs).toBeLessThan(1_000);
-    listener.stop(true);
-  });
+  test.each<Request>([VERSION, STOP, { kind: "Clear" }])(
+    "and answers lines is the existing orchestrator, which is told within a second (%j)",
+    async (request) => {
+      using daemon = new FakeDaemon(() => {}); // for its folder
+      const path = join(daemon.folder, "lines");
+      const listener = linesOnlyDaemon(path);
+      const startMs = performance.now();
+      const client = await ControlClient.connect({ kind: "unix", path });
+      expect(await failure(client.request(request))).toEqual({
+        code: "io",
+        chain: [
+          `Cannot talk to the orchestrator at "${path}"`,
+          "it is the existing Veecle OS orchestrator, which does not know this program's protocol",
+        ],
+      });
+      expect(performance.now() - startMs).toBeLessThan(1_000);
+      listener.stop(true);
+    },
+  );
 
   test("and answers others meanwhile in our protocol is only slow", async () => {
     const path = join(mkdtempSync(join(tmpdir(), "slow-")), "socket");

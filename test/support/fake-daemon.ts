@@ -87,7 +87,13 @@ export class FakeDaemon implements Disposable {
           });
           states.set(socket, { connection, scanner });
         },
-        data: (socket, chunk) => states.get(socket)?.scanner.push(chunk),
+        data: (socket, chunk) => {
+          try {
+            states.get(socket)?.scanner.push(chunk);
+          } catch {
+            socket.end(); // a line: somebody asks whether we are the existing orchestrator
+          }
+        },
         drain: (socket) => states.get(socket)?.connection.flush(),
         close: () => closed.resolve(),
       },
