@@ -161,13 +161,14 @@ export class ControlClient {
   }
 
   /**
-   * Sends a request and returns the value of its answer. Several may be under way. `endMs` is how
-   * long a request may take that ends processes.
+   * Sends a request and returns the value of its answer, which is waited for `withinMs` at most.
+   * Several may be under way.
    * @throws with the daemon's code and chain of causes; `unreachable` or `timed_out` if none came
    */
-  request(request: Request, endMs: number = this.#deadlines.stopMs): Promise<unknown> {
+  request(request: Request, withinMs?: number): Promise<unknown> {
     const isLong = request.kind === "Stop" || request.kind === "Clear";
-    const answer = this.#expect(awaited(isLong ? endMs : this.#deadlines.answerMs, isLong));
+    const { stopMs, answerMs } = this.#deadlines;
+    const answer = this.#expect(awaited(withinMs ?? (isLong ? stopMs : answerMs), isLong));
     this.#send(encodeFrame(encodeRequest(request)));
     return answer;
   }

@@ -5,11 +5,13 @@ import { ControlClient, defaultControlAddress, type Identity } from "../client.t
 import { OrchestratorError } from "../errors.ts";
 import type { Info, LinkInfo, RuntimeInfo } from "../protocol/info.ts";
 import { isObject, showJson } from "../json.ts";
-import { MAX_NAME_LENGTH } from "../limits.ts";
+import { LEAST_ANSWER_MS, MAX_NAME_LENGTH } from "../limits.ts";
 import { type InstanceId, parseInstanceId } from "../model.ts";
 import { escapeText } from "../log.ts";
 import type { Request } from "../protocol.ts";
+import { parseDuration } from "../settings.ts";
 import { VERSION } from "../version.ts";
+import type { Deadline } from "./deadline.ts";
 import type { Values } from "./parse.ts";
 import { findInstance } from "./resolve.ts";
 import { paint } from "./table.ts";
@@ -33,6 +35,8 @@ export class Session {
   /** Whether a program reads the answer. */
   readonly isJson: boolean;
   readonly isQuiet: boolean;
+  /** When the whole command gives up, if it does. */
+  deadline: Deadline | undefined;
   #client: ControlClient | undefined;
   #isCompared = false;
   readonly #others: Set<ControlClient> = new Set();
@@ -82,12 +86,20 @@ export class Session {
     }
   }
 
-  async request(request: Request, endMs?: number): Promise<unknown> {
-    return (await this.client()).request(request, endMs);
+  /** How long an answer may take that is ready at once: not much longer than --timeout. */
+  get answerMs(): number {
+    return this.#within(this.terminal.deadlines.answerMs);
+  }
+
+  async request(
+    request: Request,
+    withinMs: number | undefined = this.deadline && this.answerMs,
+  ): Promise<unknown> {
+    return (await this.client()).request(request, withinMs);
   }
 
   async info(): Promise<Info> {
-    const info = await this.request({ kind: "Info" });
+    const info = await this.request({ kind: "Info" }, this.answerMs);
     if (isInfo(info)) {
       this.#compareVersion(info.version);
       return { ...info, runtimes: tamed(info.runtimes) };
@@ -149,7 +161,17 @@ export class Session {
     const { address, terminal } = this;
     // On a Unix path the kernel tells who we are.
     const identity = address.kind === "tcp" ? await this.#identity() : {};
-    return ControlClient.connect(address, terminal.deadlines, identity);
+    const connectMs = this.#within(terminal.deadlines.connectMs);
+    const limited = this.deadline && { answerMs: this.answerMs };
+    const deadlines = { ...terminal.deadlines, connectMs, ...limited };
+    return ControlClient.connect(address, deadlines, identity);
+  }
+
+  #within(ms: number): number {
+    // 0s only looks, which takes as long as it takes.
+    const timeoutMs = parseDuration(this.values.get("--timeout") ?? "") || Number.POSITIVE_INFINITY;
+    const leftMs = this.deadline?.leftMs ?? timeoutMs;
+    return Math.min(ms, Math.max(LEAST_ANSWER_MS, Math.ceil(leftMs / 100) * 100));
   }
 
   /** What is shown to a daemon over TCP. @throws `permission_denied` or `io` for its files */

@@ -9,12 +9,13 @@ import type { EventInfo, Info } from "../protocol/info.ts";
 import { parsePriority } from "../model.ts";
 import { DEFAULT_SETTINGS, parseDuration } from "../settings.ts";
 import { usage, findCommand } from "./commands.ts";
+import { Deadline } from "./deadline.ts";
 import { errorDocument, exitCode, formatError, Unmet, withName } from "./print.ts";
 import { type Chosen, everyInstance, type Session } from "./session.ts";
 import { lastOutput } from "./tail.ts";
 import { CLI, type CommandName } from "./surface.ts";
 import { tell } from "./telling.ts";
-import { Deadline, Watch } from "./watch.ts";
+import { Watch } from "./watch.ts";
 import { exitWords, formatDuration, stateWords } from "./words.ts";
 
 /** A process that has neither connected nor ended after this time has started well. */
@@ -79,10 +80,11 @@ async function steer(
   act: Act,
 ): Promise<number> {
   const { values } = session;
-  const info = await session.info();
-  const instances = choose(session, verb, info, concerns);
   const timeoutMs = parseDuration(values.get("--timeout") ?? "");
   const deadline = timeoutMs === undefined ? undefined : new Deadline(timeoutMs);
+  if (timeoutMs) session.deadline = deadline;
+  const info = await session.info();
+  const instances = choose(session, verb, info, concerns);
   const waits = !values.has("--no-wait");
   const watch = await Watch.begin(session, instances, (event) => !isResult(event));
   const outcomes: (boolean | { readonly error: unknown })[] = [];
@@ -133,7 +135,7 @@ export async function startOne(work: Work, instance: Chosen): Promise<boolean> {
   if (runtime.state === "running") return false;
   const before = watch.of(id).length;
   const priority = parsePriority(session.values.get("--priority") ?? "");
-  await client.request({ kind: "Start", id, priority });
+  await client.request({ kind: "Start", id, priority }, session.answerMs);
   if (!work.waits) return true;
   const deadline = work.deadline ?? new Deadline(START_TIMEOUT_MS);
   let steadyMs = Number.POSITIVE_INFINITY;

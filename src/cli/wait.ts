@@ -5,12 +5,13 @@ import { escapeText } from "../log.ts";
 import type { EventInfo, RuntimeInfo } from "../protocol/info.ts";
 import type { InstanceId } from "../model.ts";
 import { parseDuration } from "../settings.ts";
+import { Deadline } from "./deadline.ts";
 import { Unmet } from "./print.ts";
 import type { Chosen, Session } from "./session.ts";
 import { CLI } from "./surface.ts";
 import { lastEvents } from "./tail.ts";
 import { type Condition, messageType } from "./values.ts";
-import { Deadline, Watch } from "./watch.ts";
+import { Watch } from "./watch.ts";
 import { formatDuration, stateWords } from "./words.ts";
 
 /** Pause between two looks at what no event tells: whether a message was sent. */
@@ -25,6 +26,7 @@ export async function wait(session: Session): Promise<void> {
   const typeName = messageType(condition);
   const timeoutMs = parseDuration(values.get("--timeout") ?? "");
   const deadline = new Deadline(timeoutMs ?? Number.POSITIVE_INFINITY);
+  if (timeoutMs) session.deadline = deadline;
   const first = session.chosen(await session.info());
   const watch = await Watch.begin(session, first);
   const ended = isForLiving(condition) ? await endedOf(session, first) : new Set<string>();

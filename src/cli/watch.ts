@@ -5,6 +5,7 @@ import { OrchestratorError } from "../errors.ts";
 import type { EventInfo } from "../protocol/info.ts";
 import { escapeText } from "../log.ts";
 import type { InstanceId } from "../model.ts";
+import { Deadline } from "./deadline.ts";
 import type { Chosen, Session } from "./session.ts";
 import { paint } from "./table.ts";
 import { crashesWhole, tell } from "./telling.ts";
@@ -67,7 +68,7 @@ export class Watch {
       if (this.#lost !== undefined) throw this.#lost;
       await within(promise, Math.min(deadline.leftMs, PROBE_MS));
       if (hasChanged || deadline.leftMs === 0) break;
-      await this.#session.request({ kind: "Version" });
+      await this.#session.request({ kind: "Version" }, this.#session.answerMs);
     } while (!hasChanged);
     if (this.#lost !== undefined) throw this.#lost;
   }
@@ -121,20 +122,4 @@ async function within(promise: Promise<void>, ms: number): Promise<void> {
   });
   await Promise.race([promise, late]);
   clearTimeout(timer);
-}
-
-/** A moment after which waiting is given up. */
-export class Deadline {
-  readonly #endMs: number;
-  readonly timeoutMs: number;
-
-  constructor(timeoutMs: number) {
-    this.timeoutMs = timeoutMs;
-    this.#endMs = performance.now() + timeoutMs;
-  }
-
-  /** Milliseconds left, 0 when it has passed. */
-  get leftMs(): number {
-    return Math.max(0, this.#endMs - performance.now());
-  }
 }

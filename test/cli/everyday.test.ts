@@ -1,5 +1,8 @@
 import { describe, expect, test } from "bun:test";
 
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+
 import { type FakeConnection, FakeDaemon } from "../support/fake-daemon.ts";
 import { A, B, INFO, type Ran, run, type Setting, STOPPED } from "../support/typist.ts";
 
@@ -109,6 +112,47 @@ describe("a daemon that", () => {
     using silent = answering({ Info: known["Info"] as never, Events: stream([], true) });
     const second = await at(silent, "wait pong --for running", setting);
     expect([second.code, second.err]).toMatchObject([6, expect.stringContaining("no answer with")]);
+  });
+
+  test.each([
+    "start pong",
+    "stop ping",
+    "restart ping",
+    "wait pong --for running",
+    "up orchestrator.json",
+  ])("hangs is not waited for longer than --timeout: %s", async (line) => {
+    using silent = new FakeDaemon(() => {});
+    writeFileSync(
+      join(silent.folder, "orchestrator.json"),
+      JSON.stringify({ name: "rig", instances: { ping: { path: "/bin/sh" } } }),
+    );
+    using later = answering({ Info: known["Info"] as never });
+    using last = answering({ Info: known["Info"] as never, Events: stream([], true) });
+    using stopped = answering({
+      Info: (connection) => {
+        if (connection.bodies.length === 1) connection.ok(INFO);
+      },
+      Events: stream([], true),
+    });
+    const startMs = performance.now();
+    const daemons = line.startsWith("up") ? [silent] : [silent, later, last, stopped];
+    for (const daemon of daemons) {
+      const ran = await at(daemon, `${line} --timeout 700ms`, { folder: silent.folder });
+      expect([line, ran.code, ran.out]).toEqual([line, 6, ""]);
+    }
+    expect(performance.now() - startMs).toBeLessThan(1_500 * daemons.length);
+  });
+
+  test("is only looked at may take its time, and so may one with a short --timeout", async () => {
+    using slow = answering({
+      ...known,
+      Info: (connection) => void setTimeout(() => connection.ok(INFO), 300),
+      Events: stream([], true),
+    });
+    const look = await at(slow, "wait pong --for running --timeout 0s");
+    expect([look.code, look.err]).toEqual([3, "error: Not running: pong is stopped\n"]);
+    const late = await at(slow, "wait pong --for running --timeout 50ms");
+    expect(late.err).toBe("error: Not running within 50 ms: pong is stopped\n");
   });
 
   test("tells of a stop after it has answered does not mislead a restart", async () => {

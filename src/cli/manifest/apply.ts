@@ -18,11 +18,12 @@ import { type InstanceId, type LinkKey, newInstanceId } from "../../model.ts";
 import type { Info, RuntimeInfo } from "../../protocol/info.ts";
 import { parseDuration } from "../../settings.ts";
 import type { Board } from "../board.ts";
+import { Deadline } from "../deadline.ts";
 import { progressOf } from "../progress.ts";
 import { Unmet } from "../print.ts";
 import type { Chosen, Session } from "../session.ts";
 import { AT_ONCE, START_TIMEOUT_MS, startOne, stopOne, type Work } from "../steer.ts";
-import { Deadline, Watch } from "../watch.ts";
+import { Watch } from "../watch.ts";
 import { exitWords } from "../words.ts";
 import { awaitReady, readinessWords } from "./ready.ts";
 

@@ -6,9 +6,10 @@ import { OrchestratorError } from "../../errors.ts";
 import { LAST_OUTPUT_MS } from "../../limits.ts";
 import type { Readiness } from "../../manifest/shape.ts";
 import type { InstanceId } from "../../model.ts";
+import type { Deadline } from "../deadline.ts";
 import { Unmet } from "../print.ts";
 import type { Session } from "../session.ts";
-import type { Deadline, Watch } from "../watch.ts";
+import type { Watch } from "../watch.ts";
 import { exitWords, formatDuration } from "../words.ts";
 
 /** Pause between two looks at what nobody tells us of: a file, a port, a type. */
