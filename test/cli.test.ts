@@ -440,6 +440,27 @@ describe("the process", () => {
     expect((await list.stdout.text()).trim()).toBe("5001");
   });
 
+  test.each([
+    [">&-", "standard output is closed"],
+    [">/dev/full", "the disk is full"],
+  ])("says with 1 that nothing could be written: %s", async (to, cause) => {
+    using daemon = friendly([]);
+    const at = ["--socket", daemon.path];
+    const redirected = (argv: readonly string[], where: string) =>
+      Bun.spawn(["sh", "-c", `exec "$@" ${where}`, "sh", process.execPath, CLI, ...argv], {
+        stdio: ["ignore", "pipe", "pipe"],
+      });
+    for (const argv of [["--help"], ["--version"], ["ps", ...at], ["ps", "--json", ...at]]) {
+      const { stderr, exited } = redirected(argv, to);
+      const err = await stderr.text();
+      expect([argv[0], await exited]).toEqual([argv[0], 1]);
+      for (const text of ["Cannot write output", cause]) expect(err).toContain(text);
+    }
+    expect(await redirected(["ps", ...at], `${to} 2>&-`).exited).toBe(1);
+    expect(await redirected(["ps", ...at], "2>&-").exited).toBe(0);
+    expect(await redirected(["nope"], "2>&-").exited).toBe(2);
+  });
+
   test("ends at Ctrl-C with 130, and when its reader goes away with 0 (R30)", async () => {
     using daemon = new FakeDaemon((_body, connection) => {
       connection.ok(null);

@@ -55,11 +55,28 @@ const START_AND_EXIT_MS = 200;
 /** Pause between two looks at standard output while there is nothing to write. */
 const PIPE_POLL_MS = 500;
 
-/** Tells of a descriptor whether it is a terminal, without `node:tty`, which takes long to load. */
-function terminalTest(): (fd: number) => boolean {
-  const libc = openLibc({ isatty: { args: ["i32"], returns: "i32" } });
-  if (libc === undefined) return process.getBuiltinModule("node:tty").isatty;
-  return (fd) => libc.isatty(fd) === 1;
+/** What is to be known of a descriptor. */
+interface DescriptorTests {
+  isTerminal(fd: number): boolean;
+  /** Whether it was closed when this process began. */
+  wasClosed(fd: number): boolean;
+}
+
+/** Without `node:tty`, which takes long to load. */
+function descriptorTests(): DescriptorTests {
+  const libc = openLibc({
+    isatty: { args: ["i32"], returns: "i32" },
+    fcntl: { args: ["i32", "i32"], returns: "i32" },
+  });
+  if (libc === undefined) {
+    return { isTerminal: process.getBuiltinModule("node:tty").isatty, wasClosed: () => false };
+  }
+  const [F_GETFD, FD_CLOEXEC] = [1, 1];
+  return {
+    isTerminal: (fd) => libc.isatty(fd) === 1,
+    // The runtime has opened /dev/null in its place: what is closed on exec was not there before.
+    wasClosed: (fd) => (libc.fcntl(fd, F_GETFD) & FD_CLOEXEC) !== 0,
+  };
 }
 
 /** The terminal of this process. */
@@ -75,7 +92,7 @@ export function processTerminal(): Terminal {
   };
   process.on("SIGINT", onInterrupt);
   const screen = process.env["TERM"] !== "dumb";
-  const isTerminal = terminalTest();
+  const { isTerminal, wasClosed } = descriptorTests();
   const [outputIsScreen, reportIsScreen] = [isTerminal(1), isTerminal(2)];
   let isReporting = false;
   let taken: FullScreen | undefined;
@@ -97,7 +114,11 @@ export function processTerminal(): Terminal {
       answerMs: DEADLINES.answerMs - START_AND_EXIT_MS,
     },
     interrupted: interrupted.promise,
-    write: writeOutput,
+    async write(data) {
+      if (data.length === 0) return;
+      if (wasClosed(1)) throw unwritable(new Error("standard output is closed"));
+      await writeOutput(data);
+    },
     report(text) {
       if (!isReporting) process.stderr.on("error", () => {}); // nobody is left to be told
       isReporting = true;
@@ -127,13 +148,16 @@ export function processTerminal(): Terminal {
 }
 
 async function writeOutput(data: string | Uint8Array): Promise<void> {
-  if (data.length === 0) return;
   try {
     await Bun.write(Bun.stdout, data);
   } catch (cause) {
     if (systemCode(cause) === "EPIPE") throw new ClosedPipe();
-    throw new OrchestratorError("io", "Cannot write output", { cause });
+    throw unwritable(cause);
   }
+}
+
+function unwritable(cause: unknown): OrchestratorError {
+  return new OrchestratorError("io", "Cannot write output", { cause });
 }
 
 async function readAnswer(question: string): Promise<string> {
