@@ -236,11 +236,10 @@ function checkFolder(cwd: string, path: string): void {
   } catch (error) {
     reason = error;
   }
-  throw new OrchestratorError(
-    "cannot_run",
-    `Cannot run ${JSON.stringify(path)} in the working folder ${JSON.stringify(cwd)}`,
-    { cause: reason },
-  );
+  const cause = new Error(`Cannot enter the working folder ${JSON.stringify(cwd)}`, {
+    cause: reason,
+  });
+  throw new OrchestratorError("cannot_run", `Cannot run ${JSON.stringify(path)}`, { cause });
 }
 
 /** What cannot even be looked at is no folder. */

@@ -297,8 +297,11 @@ describe("main() fails", () => {
         "error: Cannot start instance\ncaused by: no such file or directory\n" +
         'hint: remove it with "bun run cli runtime remove", and add it with the right path\n',
     });
-    const subject = 'Cannot start instance: Cannot run "/x" in the working folder "/none"';
-    using elsewhere = refused("cannot_run", subject, "no such file or directory");
+    const chain = [
+      'Cannot start instance: Cannot run "/x"',
+      'Cannot enter the working folder "/n"',
+    ];
+    using elsewhere = refused("cannot_run", ...chain, "no such file or directory");
     expect((await run(["runtime", "start", A, "--socket", elsewhere.path])).err).toEndWith(
       'hint: make that folder, or add it with another --cwd; see "bun run cli runtime add --help"\n',
     );

@@ -61,11 +61,12 @@ describe("Host.spawn()", () => {
     const error = await run({ path: "true", cwd }).catch((fault: unknown) => fault);
     expect(error).toBeInstanceOf(OrchestratorError);
     const { code, message, cause } = error as OrchestratorError & { cause: Error };
-    expect([code, message]).toEqual([
+    expect([code, message, cause.message]).toEqual([
       "cannot_run",
-      `Cannot run "true" in the working folder ${JSON.stringify(cwd)}`,
+      'Cannot run "true"',
+      `Cannot enter the working folder ${JSON.stringify(cwd)}`,
     ]);
-    expect(cause.message).toContain(reason);
+    expect((cause.cause as Error).message).toContain(reason);
   });
 
   test.skipIf(process.getuid?.() === 0)("says that a working folder is closed to us", async () => {
@@ -74,7 +75,8 @@ describe("Host.spawn()", () => {
     chmodSync(cwd, 0o000);
     const error = await run({ path: "true", cwd }).catch((fault: unknown) => fault);
     chmodSync(cwd, 0o700);
-    expect((error as { cause: Error }).cause.message).toContain("EACCES");
+    const { cause } = (error as { cause: Error }).cause;
+    expect((cause as Error).message).toContain("EACCES");
   });
 
   test.each([

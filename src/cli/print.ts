@@ -107,16 +107,10 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
       return `the daemon is older than this program; see "${CLI} version" and "${CLI} --version"`;
     case "cannot_run": {
       const reasons = messageChain(error).join(" ");
-      if (reasons.includes("in the working folder")) {
-        return `make that folder, or add it with another --cwd; see "${CLI} runtime add --help"`;
-      }
-      if (reasons.includes("is it executable?")) return "make it executable with chmod +x";
-      if (reasons.includes("not a program")) {
-        return "is it built for this machine? a script begins with #! and its interpreter";
-      }
-      if (reasons.includes("the interpreter")) {
-        return "install what its first line names, or build it for this machine";
-      }
+      const quoted = /Cannot run ("(?:[^"\\]|\\.)*")/.exec(reasons)?.[1];
+      const program = quoted === undefined ? "PATH" : (JSON.parse(quoted) as string);
+      const mending = mendingOf(reasons, program);
+      if (mending !== undefined) return mending;
       if (asked?.command === "up") return "mend its path in the manifest, and type it again";
       return `remove it with "${CLI} runtime remove", and add it with the right path`;
     }
@@ -139,6 +133,23 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
     default:
       return own;
   }
+}
+
+/** What mends a program that is there and cannot be run, by the daemon's reasons. */
+export function mendingOf(reasons: string, path: string): string | undefined {
+  if (reasons.includes("the working folder")) {
+    return `make that folder, or add it with another --cwd; see "${CLI} runtime add --help"`;
+  }
+  if (reasons.includes("is it executable?")) {
+    return `make it executable with chmod +x ${shellWord(path)}`;
+  }
+  if (reasons.includes("not a program")) {
+    return "build it for this machine; a script begins with #! and its interpreter";
+  }
+  if (reasons.includes("the interpreter")) {
+    return "install what its first line names, or build it for this machine";
+  }
+  return undefined;
 }
 
 /** The command that lists what an unknown name may have meant, in the words that the user speaks. */

@@ -2,6 +2,7 @@
 
 import type { EventInfo, Info, LineInfo, LinkInfo } from "../protocol/info.ts";
 import { escapeText } from "../log.ts";
+import { mendingOf } from "./print.ts";
 import { type Chosen, nameOf, namesOf, type Session } from "./session.ts";
 import { CLI } from "./surface.ts";
 import { lastEvents, lastLines } from "./tail.ts";
@@ -73,6 +74,7 @@ export function explain(facts: Facts, nameOfId: NameOf, nowMs: number): Explanat
   const words =
     lastLine === undefined ? "It printed nothing." : `Its last line: "${lastLine.line}".`;
   const ended = endWords(instance, exited, nowMs);
+  const mended = (reason: string): string => mendingWords(reason, instance);
   const next = { start: `start ${name}`, stop: `stop ${name}`, logs: `logs ${name}` };
   switch (runtime.state) {
     case "running":
@@ -94,7 +96,7 @@ export function explain(facts: Facts, nameOfId: NameOf, nowMs: number): Explanat
       const isByEnd = runtime.exit !== null && after === exitWords(runtime.exit);
       if (typeof after === "string" && !isByEnd) {
         const tried = `Since then it could not be started: ${after}.`;
-        return { why: `${ended} ${tried} ${again}`, next: next.start };
+        return { why: `${ended} ${tried} ${again}${mended(after)}`, next: next.start };
       }
       return { why: `${ended} ${again} ${words}`, next: next.logs };
     }
@@ -102,14 +104,15 @@ export function explain(facts: Facts, nameOfId: NameOf, nowMs: number): Explanat
       return {
         why:
           `${name} has failed and is not started again: ${runtime.reason ?? "too many restarts"}. ` +
-          `${words} Mend the cause, then start it.`,
+          `${words}${mended(runtime.reason ?? "") || " Mend the cause, then start it."}`,
         next: next.start,
       };
     default:
       if (refused !== undefined && refused.seq > (exited?.seq ?? 0)) {
         const ago = formatDuration(nowMs - refused.time);
         const reason = String(refused.detail["reason"]);
-        return { why: `${name} could not be started ${ago} ago: ${reason}.`, next: next.start };
+        const told = `${name} could not be started ${ago} ago: ${reason}.${mended(reason)}`;
+        return { why: told, next: next.start };
       }
       if (exited === undefined && runtime.exit === null) {
         return { why: `${name} has not been started.`, next: next.start };
@@ -120,6 +123,17 @@ export function explain(facts: Facts, nameOfId: NameOf, nowMs: number): Explanat
         next: next.start,
       };
   }
+}
+
+/** A sentence that says how to mend what keeps a program from being run; empty if that is not known. */
+function mendingWords(reason: string, { name, runtime }: Chosen): string {
+  const isElsewhere = /no such|it is a folder|not a directory/.test(reason);
+  const moved =
+    runtime.owner == null
+      ? `remove it with "${CLI} runtime remove ${name}", and add it with the right path`
+      : `correct its path in the manifest, and type "${CLI} up" again`;
+  const mending = mendingOf(reason, runtime.binary) ?? (isElsewhere ? moved : undefined);
+  return mending === undefined ? "" : ` To mend that, ${mending}.`;
 }
 
 /** How and when the last run ended. */

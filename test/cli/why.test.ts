@@ -88,7 +88,8 @@ const table: [name: string, given: Case, why: string, next: string | null][] = [
     },
     "ping crashed 3 s ago (signal SIGSEGV), after it had run for 3.2 s. Since then it could not be " +
       'started: Cannot run "p": it is a folder. It is started again in 200 ms (restart 3), since its ' +
-      "policy is always.",
+      'policy is always. To mend that, remove it with "bun run cli runtime remove ping", and add it ' +
+      "with the right path.",
     "start ping",
   ],
   [
@@ -96,6 +97,47 @@ const table: [name: string, given: Case, why: string, next: string | null][] = [
     { runtime: { state: "failed", reason: "10 starts in 60 s" }, line: "no can0" },
     "ping has failed and is not started again: 10 starts in 60 s. " +
       'Its last line: "no can0". Mend the cause, then start it.',
+    "start ping",
+  ],
+  ...(
+    [
+      [
+        "permission denied (is it executable?)",
+        "make it executable with chmod +x '/opt/it'\\''s here'.",
+      ],
+      [
+        "the interpreter or loader that it names does not exist",
+        "install what its first line names, or build it for this machine.",
+      ],
+      [
+        "not a program that this machine can run",
+        "build it for this machine; a script begins with #! and its interpreter.",
+      ],
+      [
+        'Cannot enter the working folder "/none": no such file or directory',
+        'make that folder, or add it with another --cwd; see "bun run cli runtime add --help".',
+      ],
+      ...["no such file or directory", "it is a folder", "no such program in PATH"].map(
+        (reason) => [
+          reason,
+          'remove it with "bun run cli runtime remove ping", and add it with the right path.',
+        ],
+      ),
+    ] as [string, string][]
+  ).map(([reason, mending]): (typeof table)[number] => [
+    `never started: ${reason}`,
+    { runtime: { binary: "/opt/it's here" }, events: [event("start_failed", 5, { reason })] },
+    `ping could not be started 5 s ago: ${reason}. To mend that, ${mending}`,
+    "start ping",
+  ]),
+  [
+    "not there, and of a manifest",
+    {
+      runtime: { owner: "rig" },
+      events: [event("start_failed", 5, { reason: "no such file or directory" })],
+    },
+    "ping could not be started 5 s ago: no such file or directory. " +
+      'To mend that, correct its path in the manifest, and type "bun run cli up" again.',
     "start ping",
   ],
   [

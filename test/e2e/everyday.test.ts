@@ -134,9 +134,10 @@ describe("start, stop and restart", () => {
       await desk.run("runtime", "add", path, "--name", "locked");
       const refused = await desk.run("start", "locked");
       expect([refused.code, refused.out]).toEqual([1, ""]);
-      expect(refused.err).toContain("hint: make it executable with chmod +x");
+      expect(refused.err).toContain(`hint: make it executable with chmod +x ${path}\n`);
       const why = await desk.run("why", "locked");
       expect(why.out).toMatch(/^locked could not be started [0-9.]+ m?s ago: permission denied/i);
+      expect(why.out).toContain(` To mend that, make it executable with chmod +x ${path}.\n`);
       expect((await desk.run("events", "locked")).out).toContain("locked could not be started: ");
     }),
   );
