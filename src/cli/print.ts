@@ -159,7 +159,7 @@ function listCommand(command: CommandName | undefined): string {
 }
 
 /** `text` as a shell reads it as one word. */
-function shellWord(text: string): string {
+export function shellWord(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 

@@ -290,6 +290,20 @@ describe("up", () => {
       expect(folder.code).toBe(1);
       expect(folder.err).toContain('the program of "ping" is none; nothing was changed');
       expect(folder.err).toContain("caused by: it is a folder: /");
+      const closed = join(bench.folder, "closed");
+      bench.write(STEADY, "closed");
+      bench.write(`[instances.ping]\npath = '${closed}'\n`);
+      expect(await bench.run("up")).toMatchObject({
+        code: 1,
+        err:
+          'error: Cannot apply the manifest: the program of "ping" is not executable; nothing was changed\n' +
+          `caused by: it is not executable: ${closed}\nhint: chmod +x ${closed}\n`,
+      });
+      expect((await bench.run("plan")).err).toBe(
+        `note: ping: it is not executable: ${closed}; up would refuse it\n`,
+      );
+      bench.write(`[instances.ping]\npath = '${closed}'\ncopy = true\nstart = false\n`);
+      expect((await bench.run("plan")).err).toBe("");
       expect(await bench.states()).toEqual({});
     }),
   );

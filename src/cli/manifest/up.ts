@@ -19,7 +19,7 @@ import {
 } from "../../manifest/plan.ts";
 import type { Present } from "../../manifest/present.ts";
 import { Board } from "../board.ts";
-import { errorDocument, exitCode, formatError } from "../print.ts";
+import { errorDocument, exitCode, formatError, shellWord } from "../print.ts";
 import { type Session } from "../session.ts";
 import { reportFailure } from "../steer.ts";
 import { CLI, type CommandName } from "../surface.ts";
@@ -124,25 +124,42 @@ function refuseConflicts({ file, manifest }: Given, { instances, links }: Plan):
 
 /** All that can be known to fail is told before anything is done. @throws `io` */
 function checkPrograms(session: Session, plan: Plan): void {
-  for (const [name, fault] of programFaults(session, plan)) {
-    const what = fault.startsWith("no such file") ? "is not there" : "is none";
+  for (const { name, what, fault, hint } of programFaults(session, plan)) {
     throw new OrchestratorError(
       "io",
       `Cannot apply the manifest: the program of ${JSON.stringify(name)} ${what}; nothing was changed`,
-      { cause: new Error(fault), hint: `mend instances.${name}.path` },
+      { cause: new Error(fault), hint },
     );
   }
 }
 
-/** What of the programs is wrong for certain, by the names of their instances. */
-function* programFaults(session: Session, { instances }: Plan): Generator<[string, string]> {
+interface ProgramFault {
+  /** Of the instance. */
+  readonly name: string;
+  readonly what: string;
+  readonly fault: string;
+  readonly hint: string;
+}
+
+/** What of the programs is wrong for certain. */
+function* programFaults(session: Session, { instances }: Plan): Generator<ProgramFault> {
   const isHere = session.address.kind === "unix";
   for (const change of instances) {
     if (change.kind !== "add" && change.kind !== "change") continue;
-    const { path, copy } = change.wanted;
+    const { name, wanted } = change;
+    const { path, copy } = wanted;
     if (!copy && !isHere) continue; // that of another machine is not ours
-    if (!existsSync(path)) yield [change.name, `no such file: ${path}`];
-    else if (statSync(path).isDirectory()) yield [change.name, `it is a folder: ${path}`];
+    const hint = `mend instances.${name}.path`;
+    const stat = existsSync(path) ? statSync(path) : undefined;
+    if (stat === undefined) {
+      yield { name, what: "is not there", fault: `no such file: ${path}`, hint };
+    } else if (stat.isDirectory()) {
+      yield { name, what: "is none", fault: `it is a folder: ${path}`, hint };
+    } else if (!copy && (stat.mode & 0o111) === 0) {
+      const reason = "is not executable"; // a copy is made so
+      const chmod = `chmod +x ${shellWord(path)}`;
+      yield { name, what: reason, fault: `it ${reason}: ${path}`, hint: chmod };
+    }
   }
 }
 
@@ -150,7 +167,7 @@ function* programFaults(session: Session, { instances }: Plan): Generator<[strin
 function noteFaults(session: Session, plan: Plan): void {
   if (session.isJson || session.isQuiet) return;
   const note = paint(session.reportColour, "33", "note:");
-  for (const [name, fault] of programFaults(session, plan)) {
+  for (const { name, fault } of programFaults(session, plan)) {
     session.terminal.report(`${note} ${escapeText(`${name}: ${fault}; up would refuse it`)}\n`);
   }
 }
