@@ -164,6 +164,9 @@ export const MAX_LOG_BACKLOG_BYTES: number = 1 * MIB;
 export const CONNECT_TIMEOUT_MS = 1_000;
 export const ANSWER_TIMEOUT_MS = 5_000;
 
+/** CLI: the longest time that can be asked for; timers, dates and sums take it. */
+export const MAX_DURATION_MS: number = 100_000 * 86_400_000;
+
 /** CLI: so long an answer may take at least, however short a --timeout is: a busy machine needs it. */
 export const LEAST_ANSWER_MS = 500;
 

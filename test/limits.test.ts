@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { parseAddress } from "../src/address.ts";
+import { parseCommand } from "../src/cli/parse.ts";
 import { Intake } from "../src/control/intake.ts";
 import { parseDaemonOptions } from "../src/daemon/options.ts";
 import { readSecret } from "../src/files/secret.ts";
@@ -73,6 +74,10 @@ const HELD: readonly [
   ["MAX_QUERY_ITEMS", "a request for events", (size) => decodeRequest(JSON.stringify({ Events: { last: size } })), /1000000/],
   ["MAX_SOCKET_PATH_BYTES", "an address", (size) => parseAddress(`/${"x".repeat(size - 1)}`), /108 bytes long, and the system allows 107/],
   ["MAX_TOKEN_BYTES", "a token file", token, /16 to 4096 bytes/],
+  ["MAX_DURATION_MS", "a command", (ms) => parseCommand(["stop", "a", "--timeout", `${ms}ms`]), /as --timeout: it is longer than 100000d/],
+  ["MAX_DURATION_MS", "a time ago", (ms) => parseCommand(["logs", "--since", `${ms}ms`]), /as --since: it is longer than 100000d/],
+  ["RESTART_MAX_DELAY_MS", "a command", (ms) => parseCommand(["runtime", "add", "p", "--restart-delay", `${ms}ms`]), /longer than 30s/],
+  ["MAX_STOP_GRACE_MS", "a command", (ms) => parseCommand(["runtime", "add", "p", "--stop-grace", `${ms}ms`]), /longer than 10m/],
   ["MAX_PEERS", "options", (size) => parseDaemonOptions(Array(size).fill("--peer=10.0.0.1"), {}), /more than 1024/],
   ["MAX_OUTPUT_FILES", "options", (size) => parseDaemonOptions([`--output-files=${size}`], {}), /from 1 to 99/],
   ["MAX_MANIFEST_LENGTH", "a manifest", manifest, /longer than 1048576 characters/],

@@ -4,6 +4,7 @@
 
 import { parseAddress, parseTcpAddress } from "../address.ts";
 import { OrchestratorError } from "../errors.ts";
+import { MAX_DURATION_MS } from "../limits.ts";
 import {
   ON_FULL,
   parseInstanceId,
@@ -251,9 +252,10 @@ function takeOptions(
       throw misuse(`Cannot run "${command.name}": it has no option ${name}`, usageHint(command));
     }
     for (const value of option.value === undefined ? [] : given) {
-      const { kind, maxMs } = option.value as NonNullable<Option["value"]>;
+      const { kind, maxMs = MAX_DURATION_MS } = option.value as NonNullable<Option["value"]>;
       checkValue(kind, name, value);
-      if (maxMs !== undefined && (parseDuration(value) ?? 0) > maxMs) {
+      const isTime = kind === "duration" || kind === "time";
+      if (isTime && (parseDuration(value) ?? 0) > maxMs) {
         const fault = `it is longer than ${formatDuration(maxMs)}`;
         throw misuse(`Cannot use ${quote(value)} as ${name}: ${fault}`);
       }

@@ -151,6 +151,14 @@ describe("parseCommand() refuses", () => {
     ["logs -t", 'Cannot run "logs": unknown option "-t"', 'did you mean "--times"?'],
     ["logs -ft", 'Cannot run "logs": unknown option "-t"', 'did you mean "--times"?'],
     ["logs -follow", 'Cannot run "logs": unknown option "-follow"', 'did you mean "--follow"?'],
+    ...["stop a --timeout", "logs --since", "top --every"].map((line): [string, string] => [
+      `${line} 9999999999999999999999d`,
+      `Cannot use "9999999999999999999999d" as ${line.split(" ").at(-1)}: it is longer than 100000d`,
+    ]),
+    [
+      "runtime add p --stop-grace 9999999999999999999999d",
+      'Cannot use "9999999999999999999999d" as --stop-grace: it is longer than 10m',
+    ],
     [
       "stop a --timeout 3",
       'Cannot use "3" as --timeout: it is not a time such as 250ms, 5s or 2m',
