@@ -123,7 +123,7 @@ export class Orchestrator {
       wallMs: host.wallMs,
     });
     this.receiver = new PeerReceiver(this.#router, new QuietLog(log.target("peer"), host.now));
-    this.#answers = new InfoAnswers({ ...options, receiver: this.receiver });
+    this.#answers = new InfoAnswers({ ...options, receiver: this.receiver, store });
   }
 
   /** @throws `already_exists` or `limit_exceeded` if such an instance cannot be added */

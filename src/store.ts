@@ -238,6 +238,16 @@ export class Store {
     if (this.#log !== undefined) this.#shorten(this.#log.checkpoint);
   }
 
+  /** Its file, if changes are refused since that has lost its name. */
+  get lostFile(): string | undefined {
+    try {
+      this.#checkNames();
+      return undefined;
+    } catch {
+      return this.#database.filename;
+    }
+  }
+
   /** Commits, and leaves one file. @throws as `commit()` does; it is closed even then */
   close(): void {
     try {

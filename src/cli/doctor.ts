@@ -58,7 +58,7 @@ export async function doctor(session: Session): Promise<number> {
     const isHere = session.address.kind === "unix";
     const instances = Object.keys(info.runtimes).length;
     if (isHere) findings.push(...limitFindings(limitsOf(info.pid), isRoot(info.pid), instances));
-    findings.push(...instanceFindings(info, session.terminal.now()));
+    findings.push(...stateFindings(info), ...instanceFindings(info, session.terminal.now()));
   }
   await session.answer({ findings }, () => findings.map((one) => format(one, session)).join(""));
   return findings.some(({ level }) => level === "problem") ? HAS_PROBLEMS : 0;
@@ -266,6 +266,14 @@ export function limitFindings(limits: string, mayAll: boolean, instances: number
     );
   }
   return findings;
+}
+
+/** Pure: whether the daemon can still keep what it is told; one of before does not say so. */
+function stateFindings({ lost_state: file, pid }: Info): Finding[] {
+  if (typeof file !== "string") return [];
+  const text = `${file} was removed or replaced while the daemon uses it: it takes no changes`;
+  const mend = `put it back, or kill ${pid}, and start the daemon anew`;
+  return [finding("problem", "state", text, mend)];
 }
 
 /** Pure: instances that need somebody, and links that lose messages. */

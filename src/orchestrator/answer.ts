@@ -5,6 +5,7 @@ import type { Instance } from "../instance.ts";
 import type { PeerReceiver } from "../peer.ts";
 import { JsonPieces } from "../protocol.ts";
 import type { Info, LinkInfo } from "../protocol/info.ts";
+import type { Store } from "../store.ts";
 import { VERSION } from "../version.ts";
 import type { TelemetryExporter } from "../telemetry.ts";
 
@@ -15,6 +16,7 @@ interface Subjects {
   readonly host: Pick<Host, "wallMs" | "now">;
   readonly telemetry: TelemetryExporter | undefined;
   readonly receiver: PeerReceiver;
+  readonly store: Pick<Store, "lostFile">;
 }
 
 /** The answers of one orchestrator. */
@@ -29,7 +31,7 @@ export class InfoAnswers {
   }
 
   encode(instances: readonly Instance[], routes: readonly LinkInfo[]): JsonPieces {
-    const { host, telemetry, receiver } = this.#of;
+    const { host, telemetry, receiver, store } = this.#of;
     const epochMs = Math.round(host.wallMs() - host.now());
     const members = instances.map((instance) => instance.infoMember(epochMs));
     const links: Record<string, string[]> = {};
@@ -51,6 +53,7 @@ export class InfoAnswers {
         refused: receiver.source.refused,
         strangers: receiver.strangers,
       },
+      lost_state: store.lostFile ?? null,
       pid: process.pid,
       version: VERSION,
       time: Math.round(host.wallMs()),

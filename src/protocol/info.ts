@@ -97,6 +97,8 @@ export interface Info {
     readonly refused: number;
     readonly strangers: number;
   };
+  /** The file of the state, if it was removed or replaced while the daemon uses it. */
+  readonly lost_state: string | null;
   readonly pid: number;
   /** Of the daemon's program. */
   readonly version: string;

@@ -1,6 +1,7 @@
 // The words of every day against a real daemon, through pipes and at a real terminal.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { cpSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
 import type { Daemon } from "../support/daemon.ts";
@@ -293,6 +294,33 @@ describe("doctor", () => {
     }),
   );
 });
+
+test(
+  "doctor says that the state was removed or replaced under the daemon",
+  withDesk(async (desk) => {
+    const folder = desk.daemon.stateFolder;
+    const away = `${folder}.away`;
+    const found = async (): Promise<unknown[]> => {
+      const { out } = await desk.run("doctor", "--json");
+      const { findings } = JSON.parse(out) as { findings: { subject: string }[] };
+      return findings.filter(({ subject }) => subject === "state");
+    };
+    expect(await found()).toEqual([]);
+    renameSync(folder, away);
+    const lost = expect.objectContaining({
+      level: "problem",
+      text: expect.stringMatching(/state\.db was removed or replaced while the daemon uses it/),
+      mend: expect.stringContaining(`or kill ${desk.daemon.pid}, and start the daemon anew`),
+    });
+    expect(await found()).toEqual([lost]);
+    expect((await desk.run("doctor")).code).toBe(3);
+    cpSync(away, folder, { recursive: true });
+    expect(await found()).toEqual([lost]);
+    rmSync(folder, { recursive: true });
+    renameSync(away, folder);
+    expect(await found()).toEqual([]);
+  }),
+);
 
 describe("wait", () => {
   test(
