@@ -72,6 +72,7 @@ function describe(error: unknown): string {
   const code = systemCode(error);
   if (code === "ENOTFOUND") return "no such host"; // its errno is not the system's
   if (code === "ENOSPC") return "the disk is full"; // as the state says, which learns it from SQLite
+  if (code === "EISDIR") return "it is a folder";
   if (code !== undefined && typeof errno === "number" && errno !== 0) {
     // Loaded when something has gone wrong: it takes longer than most commands do.
     const { getSystemErrorMessage } = require("node:util") as typeof import("node:util");

@@ -64,6 +64,7 @@ describe("messageChain()", () => {
     ["a symbol", Symbol("x"), ["Symbol(x)"]],
     ["an empty message", new Error(""), [""]],
     ["a cause that is no error", new Error("a", { cause: "b" }), ["a", "b"]],
+    ["a folder in the place of a file", systemError("EISDIR", -21), ["it is a folder"]],
     [
       "a system error without the runtime's prefix",
       systemError("ENOENT", -2),
