@@ -6,6 +6,7 @@ import { parseAddress, parseTcpAddress } from "../address.ts";
 import { OrchestratorError } from "../errors.ts";
 import { MAX_DURATION_MS } from "../limits.ts";
 import {
+  NICE,
   ON_FULL,
   parseInstanceId,
   parsePriority,
@@ -20,6 +21,7 @@ import {
   formatDuration,
   nameFault,
   parseDuration,
+  pathFault,
   RESTART_POLICIES,
   STOP_SIGNALS,
 } from "../settings.ts";
@@ -42,6 +44,11 @@ import {
   patternFault,
   SORT_COLUMNS,
 } from "./values.ts";
+
+const SEE_HELP = `see "${CLI} help"`;
+
+/** What is shown of a word that is wrong: who has typed more knows it. */
+const SHOWN_CHARACTERS = 200;
 
 /** What a command line asks for. */
 export type Invocation =
@@ -99,6 +106,11 @@ export function parseCommand(argv: readonly string[]): Invocation {
   }
   if (options.has("--version")) return { kind: "version" };
   const isFirst = words.length === 0 && sorted.unknown.length === 0 && sorted.rest.length === 0;
+  const [strange] = sorted.unknown;
+  if (words.length === 0 && strange !== undefined) {
+    const near = nearest(strange, spellings(COMMON_OPTIONS));
+    throw misuse(`Cannot use ${quote(strange)}: no such option`, meant(near) ?? SEE_HELP);
+  }
   const command = isFirst ? (findCommand("ps") as Command) : commandOf(words);
   const values = new Map<string, readonly string[]>();
   takeOptions(command, sorted, values);
@@ -188,7 +200,7 @@ function topicOf(words: readonly string[]): string {
 function commandOf(words: readonly string[]): Command {
   const [noun, verb] = words;
   if (noun === undefined) {
-    throw misuse("Cannot run: no command given", `see "${CLI} help"`);
+    throw misuse("Cannot run: no command given", SEE_HELP);
   }
   const command = findCommand(noun) ?? findCommand(`${noun} ${verb}`);
   if (command !== undefined) return command;
@@ -202,7 +214,7 @@ function commandOf(words: readonly string[]): Command {
     if (verb === undefined) {
       throw misuse(
         `Cannot run "${noun}": the second word is missing`,
-        `it is one of ${verbs.join(", ")}`,
+        `it is ${verbs.length === 1 ? "" : "one of "}${verbs.join(", ")}`,
       );
     }
     throw misuse(
@@ -213,7 +225,7 @@ function commandOf(words: readonly string[]): Command {
   }
   throw misuse(
     `Cannot run ${quote(noun)}: no such command`,
-    meant(commandsLike(noun, verb)) ?? `see "${CLI} help"`,
+    meant(commandsLike(noun, verb)) ?? SEE_HELP,
   );
 }
 
@@ -238,9 +250,7 @@ function takeOptions(
   const known = [...command.options, ...COMMON_OPTIONS];
   const [unknown] = sorted.unknown;
   if (unknown !== undefined) {
-    const names = known.flatMap(({ name, short }) =>
-      short === undefined ? [name] : [name, short],
-    );
+    const names = spellings(known);
     const same = names.filter((name) => OPTION_HABITS[unknown]?.includes(name));
     throw misuse(
       `Cannot run "${command.name}": unknown option ${quote(unknown)}`,
@@ -266,6 +276,10 @@ function takeOptions(
   if (missing !== undefined) {
     throw misuse(`Cannot run "${command.name}": ${missing.name} is missing`, usageHint(command));
   }
+}
+
+function spellings(options: readonly Option[]): string[] {
+  return options.flatMap(({ name, short }) => (short === undefined ? [name] : [name, short]));
 }
 
 function takeArguments(
@@ -300,9 +314,29 @@ function checkValue(kind: ValueKind, name: string, value: string): void {
   if (fault === undefined) return;
   // The value of a variable may be secret.
   const shown = kind === "variable" ? value.replace(/=.*/s, "=…") : value;
-  const hint = kind === "duration" && /^[0-9]+$/.test(value) ? meant([`${value}s`]) : undefined;
-  throw misuse(`Cannot use ${quote(shown)} as ${name}: ${fault}`, hint);
+  throw misuse(`Cannot use ${quote(shown)} as ${name}: ${fault}`, meant(valuesLike(kind, value)));
 }
+
+/** Values that somebody may have meant who gave a wrong one. */
+function valuesLike(kind: ValueKind, value: string): string[] {
+  if (kind === "duration") return /^[0-9]+$/.test(value) ? [`${value}s`] : [];
+  const words = WORDS[kind] ?? [];
+  const near = nearest(value, words);
+  return near.length > 0 || kind !== "signal" ? near : nearest(`SIG${value}`, words);
+}
+
+/** Those of values that are one of a few words. */
+const WORDS: Readonly<Partial<Record<ValueKind, readonly string[]>>> = {
+  priority: Object.keys(NICE),
+  policy: ON_FULL,
+  restart: RESTART_POLICIES,
+  signal: STOP_SIGNALS,
+  stream: ["stdout", "stderr"],
+  column: SORT_COLUMNS,
+  shell: SHELLS,
+  condition: [...CONDITIONS, "message:TYPE"],
+  format: FORMATS,
+};
 
 /** @throws `misuse` for an address, whose parser names the fault itself */
 function valueFault(kind: ValueKind, value: string): string | undefined {
@@ -323,8 +357,6 @@ function valueFault(kind: ValueKind, value: string): string | undefined {
       return parseQueueBound(value) === undefined
         ? "it is neither a size up to 256MiB nor a number of messages"
         : undefined;
-    case "policy":
-      return oneOf(ON_FULL, value);
     case "name":
       return nameFault(value);
     case "variable": {
@@ -332,10 +364,6 @@ function valueFault(kind: ValueKind, value: string): string | undefined {
       if (!value.includes("=")) return "it is not KEY=VALUE";
       return environmentFault({ [key]: value.slice(key.length + 1) });
     }
-    case "restart":
-      return oneOf(RESTART_POLICIES, value);
-    case "signal":
-      return oneOf(STOP_SIGNALS, value);
     case "duration":
       return parseDuration(value) === undefined
         ? "it is not a time such as 250ms, 5s or 2m"
@@ -348,30 +376,32 @@ function valueFault(kind: ValueKind, value: string): string | undefined {
       return parseCount(value) === undefined ? "it is not a number up to 1000000" : undefined;
     case "pattern":
       return patternFault(value);
-    case "stream":
-      return oneOf(["stdout", "stderr"], value);
-    case "column":
-      return oneOf(SORT_COLUMNS, value);
-    case "shell":
-      return oneOf(SHELLS, value);
     case "condition": {
       const typeName = messageType(value);
-      return typeName === undefined
-        ? oneOf([...CONDITIONS, "message:TYPE"], value)
-        : typeNameFault(typeName);
+      return typeName === undefined ? noneOf(kind, value) : typeNameFault(typeName);
     }
+    case "policy":
+    case "restart":
+    case "signal":
+    case "stream":
+    case "column":
+    case "shell":
     case "format":
-      return oneOf(FORMATS, value);
+      return noneOf(kind, value);
     case "path":
-    case "instance":
     case "file":
-    case "folder":
+    case "folder": {
+      const fault = pathFault(value);
+      return fault === undefined ? undefined : `it ${fault}`;
+    }
+    case "instance":
     case "text":
       return undefined;
   }
 }
 
-function oneOf(words: readonly string[], value: string): string | undefined {
+function noneOf(kind: ValueKind, value: string): string | undefined {
+  const words = WORDS[kind] ?? [];
   return words.includes(value) ? undefined : `it is none of ${words.join(", ")}`;
 }
 
@@ -389,5 +419,6 @@ function meant(candidates: readonly string[]): string | undefined {
 }
 
 function quote(text: string): string {
-  return JSON.stringify(text);
+  const isLong = text.length > SHOWN_CHARACTERS;
+  return JSON.stringify(isLong ? `${text.slice(0, SHOWN_CHARACTERS)}…` : text);
 }

@@ -155,6 +155,24 @@ describe("parseCommand() refuses", () => {
       `${line} 9999999999999999999999d`,
       `Cannot use "9999999999999999999999d" as ${line.split(" ").at(-1)}: it is longer than 100000d`,
     ]),
+    ["-x", 'Cannot use "-x": no such option', 'see "bun run cli help"'],
+    ["--jsn", 'Cannot use "--jsn": no such option', 'did you mean "--json"?'],
+    ["token", 'Cannot run "token": the second word is missing', "it is new"],
+    [
+      "runtime add p --stop-signal KILL",
+      'Cannot use "KILL" as --stop-signal: it is none of SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGKILL',
+      'did you mean "SIGKILL"?',
+    ],
+    [
+      "runtime add p --priority hgih",
+      'Cannot use "hgih" as --priority: it is high, normal or low',
+      'did you mean "high"?',
+    ],
+    [
+      "logs --stream Stderr",
+      'Cannot use "Stderr" as --stream: it is none of stdout, stderr',
+      'did you mean "stderr"?',
+    ],
     [
       "runtime add p --stop-grace 9999999999999999999999d",
       'Cannot use "9999999999999999999999d" as --stop-grace: it is longer than 10m',
@@ -271,6 +289,17 @@ describe("parseCommand() refuses", () => {
   ];
   test.each(table)("%s", (line, ...expected) => {
     expect(refusal(words(line))).toEqual(expected);
+  });
+
+  test("a word that is too long, without repeating all of it", () => {
+    const long = "x".repeat(5_000);
+    const shown = `Cannot use "${"x".repeat(200)}…" as`;
+    expect(() => parseCommand(["runtime", "add", long])).toThrow(
+      `${shown} PATH: it is longer than 4095 bytes`,
+    );
+    expect(() => parseCommand(["runtime", "add", "p", "--name", long])).toThrow(
+      `${shown} --name: it is longer than 64 characters`,
+    );
   });
 
   test("a type name that is too long, and an empty word", () => {
