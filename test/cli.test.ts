@@ -104,6 +104,33 @@ describe("main() sends and prints", () => {
     expect(JSON.parse((await add("--json")).err).error.message).toBe(subject("ping"));
   });
 
+  test.each(["start", "stop", "remove"])(
+    "runtime %s names the instance that it cannot do it to",
+    async (verb) => {
+      using daemon = new FakeDaemon((body, connection) => {
+        const request: unknown = JSON.parse(String(body));
+        if (request === "Info") connection.ok(INFO);
+        else connection.refuse("wrong_state", `Cannot ${verb} instance "${A}": no`);
+      });
+      for (const named of ["ping", "fac7", A]) {
+        const ran = await run(["runtime", verb, named, "--socket", daemon.path]);
+        expect([ran.code, ran.err.split("\n")[0]]).toEqual([
+          1,
+          `error: Cannot ${verb} instance "ping" (${A}): no`,
+        ]);
+      }
+    },
+  );
+
+  test("runtime add takes a path that cannot be looked at as it is", async () => {
+    const seen: unknown[] = [];
+    using daemon = friendly(seen);
+    const path = "x".repeat(300);
+    const argv = ["runtime", "add", path, "--name", "x", "--socket", daemon.path];
+    expect(await run(argv)).toMatchObject({ code: 0 });
+    expect(seen).toEqual([{ Add: expect.objectContaining({ path: `/home/user/${path}` }) }]);
+  });
+
   test("runtime add without --name tells people which one the daemon has chosen", async () => {
     using daemon = friendly([]);
     const add = (...options: string[]): Promise<Ran> =>
@@ -308,6 +335,12 @@ describe("main() fails", () => {
   });
 
   test("with 2 for a wrong command line", async () => {
+    for (const command of ["logs", "events"]) {
+      using daemon = friendly([]);
+      const times = ["--since", "1s", "--until", "2s", "--socket", daemon.path];
+      const err = "error: Cannot use --until: it lies before --since\n";
+      expect(await run([command, ...times])).toEqual({ code: 2, out: "", err });
+    }
     expect(await run(["runtime", "lst"])).toEqual({
       code: 2,
       out: "",

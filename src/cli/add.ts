@@ -15,6 +15,7 @@ import {
   type RestartPolicy,
   type StopSignal,
 } from "../settings.ts";
+import type { Request } from "../protocol.ts";
 import type { Values } from "./parse.ts";
 import type { Session } from "./session.ts";
 import { readTextFile } from "./text.ts";
@@ -41,26 +42,14 @@ export async function add(session: Session): Promise<void> {
   else if (!session.isJson) await session.print(`added instance ${id}${sent}`);
   if (settings.name === undefined) await reportName(session, id);
   if (bytes === null && !started) doubt(session, path);
-  if (started) await startAdded(session, id, settings.name);
+  if (started) {
+    const request: Request = { kind: "Start", id, priority: undefined };
+    await session.requestOf(id, request, settings.name);
+  }
   if (session.isJson) {
     const name = settings.name ?? null;
     await session.print(showJson({ id, name, bytes, started }));
   } else if (started && !session.isQuiet) await session.print(`started instance ${id}`);
-}
-
-/** @throws a refusal that names the instance as its user does */
-async function startAdded(
-  session: Session,
-  id: InstanceId,
-  name: string | undefined,
-): Promise<void> {
-  try {
-    await session.request({ kind: "Start", id, priority: undefined });
-  } catch (error) {
-    const { withName } = await import("./print.ts");
-    const names = name === undefined ? await session.named().catch(() => undefined) : undefined;
-    throw withName(error, id, name ?? names?.get(id) ?? "");
-  }
 }
 
 /** Tells people what the daemon has called it. It is added, so that a fault here is none of it. */
@@ -153,6 +142,15 @@ export function findProgram(
   env: Readonly<Record<string, string | undefined>>,
 ): string {
   const path = resolve(folder, text);
-  if (text.includes("/") || statSync(path, { throwIfNoEntry: false })?.isFile()) return path;
+  if (text.includes("/") || isFile(path)) return path;
   return Bun.which(text, { PATH: env["PATH"] ?? "", cwd: folder }) ?? path;
+}
+
+/** What cannot be looked at is none. */
+function isFile(path: string): boolean {
+  try {
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
 }

@@ -30,17 +30,17 @@ export const RUN: Readonly<Record<CommandName, (session: Session) => Promise<num
   "runtime start": async (session) => {
     const id = await session.instance("ID");
     const priority = parsePriority(session.values.get("--priority") ?? "");
-    await session.request({ kind: "Start", id, priority });
+    await session.requestOf(id, { kind: "Start", id, priority });
     await done(session, "started", id);
   },
   "runtime stop": async (session) => {
     const id = await session.instance("ID");
-    await session.request({ kind: "Stop", id });
+    await session.requestOf(id, { kind: "Stop", id });
     await done(session, "stopped", id);
   },
   "runtime remove": async (session) => {
     const id = await session.instance("ID");
-    await session.request({ kind: "Remove", id });
+    await session.requestOf(id, { kind: "Remove", id });
     await done(session, "removed", id);
   },
   "runtime list": async (session) => {

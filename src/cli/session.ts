@@ -98,6 +98,17 @@ export class Session {
     return (await this.client()).request(request, withinMs);
   }
 
+  /** A request about an instance, whose refusal names it as people do. */
+  async requestOf(id: InstanceId, request: Request, name?: string): Promise<void> {
+    try {
+      await this.request(request);
+    } catch (error) {
+      const { withName } = await import("./print.ts");
+      const names = name === undefined ? await this.named().catch(() => undefined) : undefined;
+      throw withName(error, id, name ?? names?.get(id) ?? "");
+    }
+  }
+
   async info(): Promise<Info> {
     const info = await this.request({ kind: "Info" }, this.answerMs);
     if (isInfo(info)) {
