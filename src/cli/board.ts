@@ -1,7 +1,7 @@
 // A line for each of several things, which change in place on a screen. Away from one it is not used.
 
 import { escapeText } from "../log.ts";
-import { fit, paint } from "./table.ts";
+import { fit, paint, shortName } from "./table.ts";
 
 /** How a line looks: on its way, done, or in trouble. */
 export type Look = "33" | "32" | "31" | "2";
@@ -33,12 +33,13 @@ export class Board {
   }
 
   #draw(): void {
-    const width = Math.max(...this.#names.map((name) => Bun.stringWidth(name)));
+    const short = (name: string): string => shortName(name, this.#columns);
+    const width = Math.max(...this.#names.map((name) => Bun.stringWidth(short(name))));
     const lines = this.#names.flatMap((name) => {
       const line = this.#lines.get(name);
       if (line === undefined) return [];
-      const padding = " ".repeat(width - Bun.stringWidth(name));
-      const shown = fit(`${name}${padding}  ${escapeText(line.text)}`, this.#columns - 1);
+      const padding = " ".repeat(width - Bun.stringWidth(short(name)));
+      const shown = fit(`${short(name)}${padding}  ${escapeText(line.text)}`, this.#columns - 1);
       return `\r\x1b[K${paint(this.#colour, line.look, shown)}\n`;
     });
     const back = this.#drawn === 0 ? "" : `\x1b[${this.#drawn}A`;

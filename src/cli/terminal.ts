@@ -165,7 +165,10 @@ async function readAnswer(question: string): Promise<string> {
   const { promise, resolve } = Promise.withResolvers<string>();
   const input = process.stdin;
   input.once("data", (data: Buffer) => resolve(data.toString()));
-  input.once("end", () => resolve(""));
+  input.once("end", () => {
+    process.stderr.write("\n"); // a person who types Ctrl-D ends no line
+    resolve("");
+  });
   const answer = await promise;
   input.pause();
   input.unref();
