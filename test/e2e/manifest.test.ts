@@ -271,6 +271,10 @@ describe("up", () => {
         'orchestrator.toml:4:10: instances.ping.after[0]: no instance is called "pnog"; did you mean "pong"?',
       );
       expect(err).toContain("2 faults; nothing was changed");
+      bench.write("export const instances = {};\n", "a.ts");
+      const bare = await bench.run("up a.ts");
+      expect([bare.code, bare.out]).toEqual([1, ""]);
+      expect(bare.err).toContain("caused by: it has no default export");
       const asJson = await bench.run("up --json");
       expect(JSON.parse(asJson.err).error).toMatchObject({ code: "bad_request", exit: 1 });
       expect(JSON.parse(asJson.err).error.causes).toHaveLength(2);

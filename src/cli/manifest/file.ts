@@ -50,8 +50,7 @@ export async function readManifest(session: Session): Promise<Given> {
 
 function findFile(folder: string, given: string | undefined): string {
   const path = resolve(folder, given ?? ".");
-  const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
-  if (!isFolder) return path; // if it is not there, whoever reads it says so
+  if (!isFolder(path)) return path; // if it is not there, whoever reads it says so
   const name = NAMES.find((candidate) => existsSync(join(path, candidate)));
   if (name !== undefined) return join(path, name);
   throw new OrchestratorError("misuse", `Cannot find a manifest in ${JSON.stringify(path)}`, {
@@ -60,10 +59,20 @@ function findFile(folder: string, given: string | undefined): string {
   });
 }
 
+function isFolder(path: string): boolean {
+  try {
+    return statSync(path).isDirectory();
+  } catch {
+    return false;
+  }
+}
+
 async function load(file: string, sources: Sources): Promise<Loaded> {
   if (!/\.[cm]?[jt]s$/.test(file)) return loadManifest(file, sources);
   try {
     const module = (await import(file)) as { readonly default?: unknown };
+    // Taken for an empty one, it would end everything that it has made.
+    if (!("default" in module)) throw new Error("it has no default export: export default { … }");
     return checkManifest(file, module.default, sources);
   } catch (cause) {
     throw new OrchestratorError("bad_request", `Cannot run the manifest ${JSON.stringify(file)}`, {
