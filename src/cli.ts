@@ -35,8 +35,10 @@ export async function main(
       return 0;
     }
     if (invocation.kind === "help") {
-      const { helpPage } = await import("./cli/help.ts");
-      await terminal.write(helpPage(invocation.topic));
+      const { fitPage, helpPage } = await import("./cli/help.ts");
+      const page = helpPage(invocation.topic);
+      const { columns } = terminal;
+      await terminal.write(columns === undefined ? page : fitPage(page, columns));
       return 0;
     }
     const { command, values } = invocation;

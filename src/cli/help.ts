@@ -26,6 +26,37 @@ export function helpPage(topic: string): string {
   return topic === "daemon" ? daemonPage() : overview();
 }
 
+/** The right side of a row has at least so many columns, or stands below the left one. */
+const LEAST_COLUMNS = 20;
+
+/** A page on a screen: rows go on below their right side, and sentences on the next line. */
+export function fitPage(text: string, columns: number): string {
+  const wrap = (words: string, width: number): string[] => Bun.wrapAnsi(words, width).split("\n");
+  const lines: string[] = [];
+  let rest = ""; // of the sentences above
+  for (const line of text.split("\n")) {
+    if (/^\S/.test(line)) {
+      const parts =
+        rest === "" && line.length <= columns ? [line] : wrap(`${rest} ${line}`.trim(), columns);
+      rest = parts.length > 1 ? (parts.pop() as string) : "";
+      lines.push(...parts);
+      continue;
+    }
+    if (rest !== "") lines.push(rest);
+    rest = "";
+    const [, left = "", right = ""] = /^( +\S.*?  +| {10,})(\S.*)$/.exec(line) ?? [];
+    if (line.length <= columns || right === "")
+      lines.push(line); // a command stays one line
+    else if (columns - left.length >= LEAST_COLUMNS) {
+      const [first, ...others] = wrap(right, columns - left.length);
+      lines.push(`${left}${first}`, ...others.map((other) => " ".repeat(left.length) + other));
+    } else {
+      lines.push(left.trimEnd(), ...wrap(right, columns - 6).map((part) => `      ${part}`));
+    }
+  }
+  return lines.join("\n");
+}
+
 function commandPage(command: Command): string {
   return page(
     `${command.summary}.${command.details === undefined ? "" : `\n${command.details}`}`,

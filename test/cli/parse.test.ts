@@ -2,10 +2,11 @@ import { describe, expect, test } from "bun:test";
 
 import { COMMANDS, NOUNS } from "../../src/cli/commands.ts";
 import { HABITS, OPTION_HABITS } from "../../src/cli/habits.ts";
-import { helpPage } from "../../src/cli/help.ts";
+import { fitPage, helpPage } from "../../src/cli/help.ts";
 import { parseCommand } from "../../src/cli/parse.ts";
 import { COMMON_OPTIONS, type Option } from "../../src/cli/surface.ts";
 import { OrchestratorError } from "../../src/errors.ts";
+import { run } from "../support/typist.ts";
 
 const ID = "0195fc7b-33e6-70e3-bee1-ac515185fac7";
 
@@ -343,6 +344,29 @@ describe("the table of commands", () => {
     const topics = ["", "daemon", ...Object.keys(NOUNS), ...COMMANDS.map(({ name }) => name)];
     const pages = topics.map((topic) => `# help ${topic}\n${helpPage(topic)}`);
     expect(pages.join("\n")).toMatchSnapshot();
+  });
+
+  test.each([40, 60, 80])(
+    "fits a screen of %d columns, but for what is to be copied",
+    (columns) => {
+      for (const name of ["", "daemon", ...COMMANDS.map((command) => command.name)]) {
+        const page = helpPage(name);
+        const shown = fitPage(page, columns);
+        expect(shown.split(/\s+/)).toEqual(page.split(/\s+/));
+        const isCommand = (line: string): boolean => / (cli|daemon) /.test(line);
+        const long = shown.split("\n").filter((line) => line.length > columns && !isCommand(line));
+        expect(long.filter((line) => line.trim().includes(" "))).toEqual([]);
+      }
+      expect(fitPage(helpPage("status"), 100)).toBe(helpPage("status"));
+    },
+  );
+
+  test("goes on below the right side of a row, and with the next sentence", async () => {
+    const { out } = await run(["help", "status"], { columns: 80, screen: true });
+    expect(out).toContain(
+      "VEECLE_ORCHESTRATOR_SOCKET\n".padStart(54) + "  --token-file FILE        a token,",
+    );
+    expect(out).toContain("what the daemon\nholds, as no command at all does, with");
   });
 
   test("fits a screen of 100 columns", () => {
