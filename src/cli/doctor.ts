@@ -64,10 +64,15 @@ export async function doctor(session: Session): Promise<number> {
   return findings.some(({ level }) => level === "problem") ? HAS_PROBLEMS : 0;
 }
 
-function format({ level, subject, text, mend }: Finding, { colour }: Session): string {
+function format({ level, subject, text, mend }: Finding, { colour, terminal }: Session): string {
   const style = { ok: "32", warning: "33", problem: "31" }[level];
-  const line = `${paint(colour, style, level.padEnd(7))}  ${subject}: ${escapeText(text)}\n`;
-  return mend === null ? line : `${line}${" ".repeat(9)}${escapeText(mend)}\n`;
+  const indent = " ".repeat(9);
+  const { columns = Number.POSITIVE_INFINITY } = terminal;
+  const told = `${subject}: ${escapeText(text)}`;
+  const width = Math.max(1, columns - indent.length);
+  const lines = told.length > width ? Bun.wrapAnsi(told, width).split("\n") : [told];
+  const line = `${paint(colour, style, level.padEnd(7))}  ${lines.join(`\n${indent}`)}\n`;
+  return mend === null ? line : `${line}${indent}${escapeText(mend)}\n`;
 }
 
 function finding(

@@ -86,6 +86,19 @@ test("a daemon that is gone, hung or old is a problem with its remedy, and exit 
   expect(out).toContain("the daemon is older than this program: start the one of this release\n");
 });
 
+test("what is told is as wide as a screen, and what is to be typed stays one line", async () => {
+  const lost = `/srv/${"state/".repeat(8)}state.db`;
+  using daemon = new FakeDaemon((body, connection) =>
+    connection.ok(String(body) === '"Version"' ? "0.1.0" : { ...INFO, lost_state: lost }),
+  );
+  const { out } = await run(["doctor", "--socket", daemon.path], { columns: 80 });
+  expect(out).toContain(
+    `problem  state: ${lost}\n` +
+      "         was removed or replaced while the daemon uses it: it takes no changes\n" +
+      "         put it back, or kill 1, and start the daemon anew\n",
+  );
+});
+
 test("a daemon whose socket was removed is told from one that does not run", async () => {
   const folder = mkdtempSync(join(tmpdir(), "vo-doctor-"));
   const path = join(folder, "socket");
