@@ -182,7 +182,11 @@ function sort(given: readonly string[]): Sorted {
 /** The first option with this name that any command has. */
 function optionOf(name: string): Option | undefined {
   const isMeant = (known: Option): boolean => known.name === name || known.short === name;
-  return COMMON_OPTIONS.find(isMeant) ?? COMMANDS.flatMap(({ options }) => options).find(isMeant);
+  let found = COMMON_OPTIONS.find(isMeant);
+  for (let i = 0; found === undefined && i < COMMANDS.length; i++) {
+    found = COMMANDS[i]?.options.find(isMeant);
+  }
+  return found;
 }
 
 /** The name of the page that is asked for: a command, a noun, `daemon`, or "" for the overview. */

@@ -7,7 +7,7 @@ import type { Info, LinkInfo, RuntimeInfo } from "../protocol/info.ts";
 import { isObject, showJson } from "../json.ts";
 import { LEAST_ANSWER_MS, MAX_NAME_LENGTH } from "../limits.ts";
 import { type InstanceId, parseInstanceId } from "../model.ts";
-import { escapeText } from "../log.ts";
+import { escapeText, PRINTABLE } from "../log.ts";
 import type { Request } from "../protocol.ts";
 import { parseDuration } from "../settings.ts";
 import { VERSION } from "../version.ts";
@@ -218,12 +218,12 @@ function isInfo(info: unknown): info is Info {
 
 /** Names stand in every text, and nobody knows that the daemon who tells them keeps to our rules. */
 function tamed(runtimes: Info["runtimes"]): Info["runtimes"] {
-  return Object.fromEntries(
-    Object.entries(runtimes).map(([id, runtime]) => {
-      const { name } = runtime; // daemons of before have none
-      return [id, typeof name === "string" ? { ...runtime, name: escapeText(name) } : runtime];
-    }),
+  const wild = Object.entries(runtimes).filter(
+    ([, { name }]) => typeof name === "string" && !PRINTABLE.test(name), // daemons of before have none
   );
+  if (wild.length === 0) return runtimes; // as nearly always
+  const mended = wild.map(([id, runtime]) => [id, { ...runtime, name: escapeText(runtime.name) }]);
+  return { ...runtimes, ...Object.fromEntries(mended) };
 }
 
 /** The name of every instance by its id. */
