@@ -10,6 +10,7 @@ import {
   parsePriority,
   parseQueueBound,
 } from "../model.ts";
+import { ps } from "./ps.ts";
 import { everyInstance, instanceDocument, linkDocument, type Session } from "./session.ts";
 import type { CommandName } from "./surface.ts";
 import { paint } from "./table.ts";
@@ -86,7 +87,7 @@ export const RUN: Readonly<Record<CommandName, (session: Session) => Promise<num
       terminal.report(`${paint(session.reportColour, "33", "note:")} ${note}\n`);
   },
   clear,
-  ps: async (session) => (await import("./ps.ts")).ps(session),
+  ps,
   status: async (session) => (await import("./status.ts")).status(session),
   why: async (session) => (await import("./why.ts")).why(session),
   top: async (session) => (await import("./top.ts")).top(session),

@@ -92,7 +92,9 @@ export function processTerminal(): Terminal {
   process.on("SIGINT", onInterrupt);
   const screen = process.env["TERM"] !== "dumb";
   const isTerminal = terminalTest();
-  const wasClosed = outputWasClosed();
+  let closed: Promise<boolean> | undefined;
+  const wasClosed = (): Promise<boolean> => (closed ??= outputWasClosed());
+  setTimeout(wasClosed, 1); // while a daemon makes its answer
   const [outputIsScreen, reportIsScreen] = [isTerminal(1), isTerminal(2)];
   let isReporting = false;
   let taken: FullScreen | undefined;
@@ -116,7 +118,7 @@ export function processTerminal(): Terminal {
     interrupted: interrupted.promise,
     async write(data) {
       if (data.length === 0) return;
-      if (await wasClosed) throw unwritable(new Error("standard output is closed"));
+      if (await wasClosed()) throw unwritable(new Error("standard output is closed"));
       await writeOutput(data);
     },
     report(text) {
