@@ -126,8 +126,9 @@ export function parseCommand(argv: readonly string[]): Invocation {
 
 /** `-fn3` is `--follow --lines=3`: short options may stand together, with the value of the last one. */
 function apart(word: string): string[] {
+  if (!/^-[A-Za-z]./.test(word)) return [word];
   const isLong = optionOf(`-${word}`) !== undefined; // with a hyphen too few
-  const option = /^-[A-Za-z]./.test(word) && !isLong ? optionOf(word.slice(0, 2)) : undefined;
+  const option = isLong ? undefined : optionOf(word.slice(0, 2));
   if (option === undefined) return [word];
   const rest = word.slice(2);
   if (option.value !== undefined) return [`${option.name}=${rest.replace(/^=/, "")}`];

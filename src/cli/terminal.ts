@@ -69,6 +69,8 @@ function terminalTest(): (fd: number) => boolean {
  */
 async function outputWasClosed(): Promise<boolean> {
   const O_CLOEXEC = 0o2000000;
+  const [output, nothing] = [Bun.file("/proc/self/fd/1"), Bun.file("/dev/null")];
+  if (output.lastModified !== nothing.lastModified) return false; // to read takes much longer
   try {
     const found = await Bun.file("/proc/self/fdinfo/1").text();
     const flags = /^flags:\s*([0-7]+)$/m.exec(found)?.[1] ?? "0";
@@ -92,9 +94,6 @@ export function processTerminal(): Terminal {
   process.on("SIGINT", onInterrupt);
   const screen = process.env["TERM"] !== "dumb";
   const isTerminal = terminalTest();
-  let closed: Promise<boolean> | undefined;
-  const wasClosed = (): Promise<boolean> => (closed ??= outputWasClosed());
-  setTimeout(wasClosed, 1); // while a daemon makes its answer
   const [outputIsScreen, reportIsScreen] = [isTerminal(1), isTerminal(2)];
   let isReporting = false;
   let taken: FullScreen | undefined;
@@ -118,7 +117,7 @@ export function processTerminal(): Terminal {
     interrupted: interrupted.promise,
     async write(data) {
       if (data.length === 0) return;
-      if (await wasClosed()) throw unwritable(new Error("standard output is closed"));
+      if (await outputWasClosed()) throw unwritable(new Error("standard output is closed"));
       await writeOutput(data);
     },
     report(text) {
