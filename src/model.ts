@@ -16,6 +16,7 @@ const SIMPLE = /^[0-9a-f]{32}$/;
  * `urn:uuid:…`, any case) into its canonical form, or returns undefined.
  */
 export function parseInstanceId(text: string): InstanceId | undefined {
+  if (HYPHENATED.test(text)) return text;
   let id = text.toLowerCase();
   if (id.startsWith("urn:uuid:")) id = id.slice(9);
   else if (id.startsWith("{") && id.endsWith("}")) id = id.slice(1, -1);

@@ -69,21 +69,21 @@ export function formatTable(
     }
   }
   const left = columns === undefined ? new Set<number>() : leaveOut(widths, spare, columns);
-  const last = header.findLastIndex((_, column) => !left.has(column));
+  const shown = [...widths.keys()].filter((column) => !left.has(column));
+  const last = shown.at(-1);
   if (columns !== undefined) shrink(widths, left, whole, columns);
   const line = (row: Measured, styleOf: (column: number) => string): string => {
     let text = "";
-    for (let column = 0; column < row.cells.length; column++) {
-      if (left.has(column)) continue;
+    for (const column of shown) {
       const width = widths[column] as number;
-      let shown = row.cells[column] as string;
-      let shownWidth = row.widths[column] as number;
-      if (shownWidth > width) {
-        shown = (names.includes(column) ? fitMiddle : fit)(shown, width);
-        shownWidth = Bun.stringWidth(shown);
+      let cell = row.cells[column] as string;
+      let cellWidth = row.widths[column] as number;
+      if (cellWidth > width) {
+        cell = (names.includes(column) ? fitMiddle : fit)(cell, width);
+        cellWidth = Bun.stringWidth(cell);
       }
-      text += colour ? painted(styleOf(column), shown) : shown;
-      if (column < last) text += " ".repeat(width - shownWidth + 2);
+      text += colour ? painted(styleOf(column), cell) : cell;
+      if (column !== last) text += " ".repeat(width - cellWidth + 2);
     }
     text = text.trimEnd();
     return columns === undefined ? text : fit(text, columns);
