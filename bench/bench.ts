@@ -11,7 +11,8 @@ import { parseArgs } from "node:util";
 
 import { messageChain } from "../src/errors.ts";
 import { runPeers } from "./peers.ts";
-import { type Figure, isRate, type Row, ROWS } from "./rows.ts";
+import { type Figure, isRate, type Row } from "./row.ts";
+import { ROWS } from "./rows.ts";
 import { SideChannel } from "./side.ts";
 import { ONE_CORE } from "./loads.ts";
 import { median, type Place, type Round, type Stage, type StageKind } from "./stage.ts";

@@ -8,7 +8,7 @@ import { crc32 } from "node:zlib";
 import { newInstanceId } from "../src/model.ts";
 import { buildProgram, DaemonProcess } from "./daemon.ts";
 import { writeIdler } from "./keepers.ts";
-import type { Row } from "./rows.ts";
+import type { Row } from "./row.ts";
 import { median, type Round, type Stage } from "./stage.ts";
 
 const LISTER = "bench/lister.ts";

@@ -4,7 +4,7 @@
 import { crc32 } from "node:zlib";
 
 import { BareKeeper, isRunning, type Keeper, Orchestra, type OrchestraOptions } from "./keepers.ts";
-import type { Figure, Row } from "./rows.ts";
+import type { Figure, Row } from "./row.ts";
 import { median, type Round, type Stage } from "./stage.ts";
 import { processorMs, residentMiB, sleeps } from "./vitals.ts";
 

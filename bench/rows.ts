@@ -1,4 +1,4 @@
-// The rows of the table: what is measured, how much of it, and what it has to reach.
+// The rows of the table, each with how much of its work is done and what it has to reach.
 
 import { MAX_FRAME_BYTES } from "../src/limits.ts";
 import type { Dialect } from "../src/message.ts";
@@ -8,52 +8,11 @@ import { LISTS } from "./lists.ts";
 import { LIVES } from "./lives.ts";
 import { NATS_SERVER } from "./nats.ts";
 import { SoakStage } from "./memory.ts";
-import {
-  type Layout,
-  LoadStage,
-  type Place,
-  type Round,
-  type Stage,
-  type StageKind,
-} from "./stage.ts";
+import { type Layout, LoadStage, type Round } from "./stage.ts";
 import { PrintStage } from "./prints.ts";
+import type { Figure, Row } from "./row.ts";
 import { BareStarts, InstanceStarts } from "./starts.ts";
 import { TelemetryStage } from "./telemetry.ts";
-
-/** One figure of a row, read off a round. */
-export interface Figure {
-  readonly name: string;
-  readonly unit: "msg/s" | "B/s" | "trips/s" | "µs" | "ms" | "ns/line" | "MiB" | "%" | "times";
-  /** What the ratio to the baseline must reach: at least for rates, at most for others. */
-  readonly target?: number;
-  /** What the figure itself must not exceed. */
-  readonly limit?: number;
-  read(round: Round): number;
-}
-
-export interface Row {
-  /** By which it is chosen on the command line. */
-  readonly key: string;
-  readonly figures: readonly Figure[];
-  /** Work of one round for each producer: in full, and at smoke size. */
-  readonly count: number;
-  readonly smokeCount: number;
-  /** Work that goes before each round and is not timed; a multiple of four. */
-  readonly runIn: number;
-  /** How often it is done, if not as often as others. */
-  readonly rounds?: number;
-  /** Only run if it is named. */
-  readonly isOnRequest?: boolean;
-  /** A program of others that it needs, and where that is, if it is installed. */
-  readonly needs?: { readonly program: string; readonly path: string | undefined };
-  /** Sets up a stage; undefined if the row has none of that kind. */
-  open(kind: StageKind, place: Place, isSmoke: boolean): Promise<Stage> | undefined;
-}
-
-/** A figure is better the larger it is, or the smaller. */
-export function isRate(figure: Figure): boolean {
-  return figure.unit.endsWith("/s");
-}
 
 const BASE: Layout = {
   pattern: "stream",

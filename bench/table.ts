@@ -1,6 +1,6 @@
 // The printed table of the benchmarks: one line for each figure, and what follows from all of them.
 
-import { type Figure, isRate, type Row } from "./rows.ts";
+import { type Figure, isRate, type Row } from "./row.ts";
 
 /** What one figure came to. */
 export interface Result {

@@ -2,7 +2,8 @@ import { expect, test } from "bun:test";
 
 import { runBench } from "../../bench/bench.ts";
 import type { Result } from "../../bench/table.ts";
-import { type Row, ROWS } from "../../bench/rows.ts";
+import type { Row } from "../../bench/row.ts";
+import { ROWS } from "../../bench/rows.ts";
 
 async function smoke(keys: readonly string[]): Promise<Result[]> {
   const results: Result[] = [];

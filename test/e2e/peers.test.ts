@@ -57,6 +57,14 @@ class Peer {
   }
 }
 
+/** Where nobody listens, and nobody else will take the port. */
+async function deadAddress(): Promise<string> {
+  const gone = await Peer.open("127.0.0.2");
+  const { address } = gone;
+  gone.close();
+  return address;
+}
+
 async function withPeer(body: (peer: Peer) => Promise<void>, hostname?: string): Promise<void> {
   const peer = await Peer.open(hostname);
   try {
@@ -229,9 +237,7 @@ test("What is not UTF-8 cannot travel, and is counted", () =>
 test("A dead neighbour costs a healthy one nothing", () =>
   withPeer((healthy) =>
     withDaemon(async (daemon) => {
-      const gone = await Peer.open("127.0.0.2"); // where nobody else will take its port
-      const dead = gone.address;
-      gone.close();
+      const dead = await deadAddress();
       const wire = await (await daemon.puppet()).connect();
       await daemon.link("T", dead);
       await daemon.link("T", healthy.address);
@@ -251,9 +257,7 @@ test("A dead neighbour costs a healthy one nothing", () =>
 test("A link tells that nobody listens at its end, and what was heard from there", () =>
   withPeer((alive) =>
     withDaemon(async (daemon) => {
-      const gone = await Peer.open("127.0.0.2"); // where nobody else will take its port
-      const dead = gone.address;
-      gone.close();
+      const dead = await deadAddress();
       const wire = await (await daemon.puppet()).connect();
       await daemon.link("T", dead);
       await daemon.link("T", alive.address);
