@@ -407,6 +407,18 @@ describe("main() fails", () => {
     );
   });
 
+  test("with 6 if the daemon takes no token, without asking a second time (R30)", async () => {
+    let connections = 0;
+    const socket = { open: () => void connections++, data: () => {} };
+    using silent = Bun.listen({ hostname: "127.0.0.1", port: 0, socket });
+    using folder = new FakeDaemon(() => {});
+    const token = join(folder.folder, "token");
+    writeFileSync(token, "0".repeat(64), { mode: 0o600 });
+    const line = ["runtime", "start", A, "--socket", `127.0.0.1:${silent.port}`];
+    const ran = await run([...line, "--token-file", token], { deadlines: { answerMs: 50 } });
+    expect([ran.code, ran.out, connections]).toEqual([6, "", 1]);
+  });
+
   test("with 7 where permission is denied", async () => {
     using daemon = refused("permission_denied", "Cannot serve you");
     expect((await run(["version", "--socket", daemon.path])).code).toBe(7);

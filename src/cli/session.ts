@@ -103,6 +103,7 @@ export class Session {
     try {
       await this.request(request);
     } catch (error) {
+      if (this.#client === undefined) throw error; // to connect again would take as long again
       const { withName } = await import("./print.ts");
       const names = name === undefined ? await this.named().catch(() => undefined) : undefined;
       throw withName(error, id, name ?? names?.get(id) ?? "");
