@@ -51,15 +51,16 @@ export class ControlServer {
     const { maxDescriptor } = this.#options;
     const { descriptor = 0 } = connection;
     if (descriptor >= maxDescriptor) this.#bound();
+    // Who lingers holds a descriptor: a few may, so that they read why.
+    const mayLinger = descriptor < maxDescriptor + LINGERERS;
+    const from = otherMachine(connection.origin);
+    if (from !== undefined && this.#countFrom(from) >= MAX_ADDRESS_CONNECTIONS) {
+      return turnAway(connection, monopoly(from), mayLinger); // before anybody makes room for it
+    }
     const isCrowded = this.#open.size + this.#judged >= this.#most;
     const refusal = this.#most < MAX_CONTROL_CONNECTIONS ? OUT_OF_DESCRIPTORS : CROWDED;
     if (isCrowded && !this.#displace(refusal)) {
-      // Who lingers holds a descriptor: a few may, so that they read why.
-      return turnAway(connection, refusal, descriptor < maxDescriptor + LINGERERS);
-    }
-    const from = otherMachine(connection.origin);
-    if (from !== undefined && this.#countFrom(from) >= MAX_ADDRESS_CONNECTIONS) {
-      return turnAway(connection, monopoly(from));
+      return turnAway(connection, refusal, mayLinger);
     }
     const { origin } = connection;
     const verdict = origin === undefined ? OURS : this.#options.access.judge(origin);
