@@ -1,6 +1,6 @@
 // `doctor`: looks at what the orchestrator needs and at what it tells, and says how to mend each finding.
 
-import { readFileSync, statfsSync, statSync } from "node:fs";
+import { readFileSync, statfsSync, type Stats, statSync } from "node:fs";
 import { dirname } from "node:path";
 
 import { type Address, formatAddress } from "../address.ts";
@@ -146,7 +146,7 @@ function socketFindings(session: Session): Finding[] {
           ),
     ];
   }
-  const stat = statSync(address.path, { throwIfNoEntry: false });
+  const stat = lookAt(address.path);
   if (stat === undefined) {
     const pid = holderOf(address);
     if (pid === undefined) return []; // that nobody listens is said by the daemon's own finding
@@ -172,7 +172,7 @@ function socketFindings(session: Session): Finding[] {
 function folderFindings({ address, terminal: { env } }: Session): Finding[] {
   const folder = env["XDG_RUNTIME_DIR"];
   if (address.kind === "tcp" || folder === undefined || folder === "") return [];
-  const stat = statSync(folder, { throwIfNoEntry: false });
+  const stat = lookAt(folder);
   const subject = "runtime folder";
   if (stat?.isDirectory() !== true) {
     return [finding("problem", subject, `${folder} is not there`, `mkdir -m 0700 ${folder}`)];
@@ -209,9 +209,10 @@ function groupFindings(): Finding[] {
 
 /** Room where the state is kept by default; a daemon with --state-dir keeps it elsewhere. */
 function diskFindings({ terminal: { env } }: Session): Finding[] {
-  const home = env["HOME"];
-  let folder = env["XDG_STATE_HOME"] ?? (home === undefined ? undefined : `${home}/.local/state`);
-  while (folder !== undefined && statSync(folder, { throwIfNoEntry: false }) === undefined) {
+  const { XDG_STATE_HOME, HOME } = env;
+  const bases = [XDG_STATE_HOME, HOME === undefined ? undefined : `${HOME}/.local/state`];
+  let folder = bases.find((path) => path?.startsWith("/"));
+  while (folder !== undefined && lookAt(folder) === undefined) {
     folder = folder === dirname(folder) ? undefined : dirname(folder);
   }
   if (folder === undefined) return [];
@@ -220,6 +221,15 @@ function diskFindings({ terminal: { env } }: Session): Finding[] {
   const text = `${formatBytes(free)} free in ${folder}`;
   if (free >= MIN_FREE_BYTES) return [finding("ok", "disk", text)];
   return [finding("warning", "disk", text, "make room, or start the daemon with --state-dir DIR")];
+}
+
+/** What cannot be looked at counts as none. */
+function lookAt(path: string): Stats | undefined {
+  try {
+    return statSync(path);
+  } catch {
+    return undefined;
+  }
 }
 
 /** The limits of the daemon's process; empty where it is not ours to see, or elsewhere. */
@@ -232,7 +242,7 @@ function limitsOf(pid: number | "self"): string {
 }
 
 function isRoot(pid: number): boolean {
-  return statSync(`/proc/${pid}`, { throwIfNoEntry: false })?.uid === 0;
+  return lookAt(`/proc/${pid}`)?.uid === 0;
 }
 
 /** Pure: what `/proc/PID/limits` of the daemon means for so many instances. */

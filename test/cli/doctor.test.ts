@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -128,4 +128,28 @@ test("a daemon whose socket was removed is told from one that does not run", asy
   expect((await run(["doctor", "--socket", path])).out).not.toContain("problem  socket");
   expect((await run(["ps", "--socket", path])).err).toContain("\nhint: start one with ");
   rmSync(folder, { recursive: true });
+});
+
+test("doctor looks for room where a daemon would keep the state", async () => {
+  using daemon = new FakeDaemon(() => {});
+  const file = join(daemon.folder, "file");
+  writeFileSync(file, "");
+  const disk = async (env: Record<string, string>): Promise<string | undefined> => {
+    const ran = await run(["doctor", "--socket", join(daemon.folder, "none")], { env });
+    return / free in (.*)$/m.exec(ran.out)?.[1];
+  };
+  expect(await disk({ XDG_STATE_HOME: join(file, "state") })).toBe(file);
+  expect(await disk({ XDG_STATE_HOME: "relative", HOME: daemon.folder })).toBe(daemon.folder);
+  expect(await disk({})).toBeUndefined();
+});
+
+test("doctor goes on where a socket cannot be looked at", async () => {
+  using daemon = new FakeDaemon(() => {});
+  const file = join(daemon.folder, "file");
+  writeFileSync(file, "");
+  const env = { XDG_RUNTIME_DIR: join(file, "folder") };
+  const ran = await run(["doctor", "--socket", join(file, "socket")], { env });
+  expect([ran.code, ran.err]).toEqual([3, ""]);
+  expect(ran.out).toMatch(/^problem  daemon: Cannot reach the orchestrator/m);
+  expect(ran.out).toMatch(/^problem  runtime folder: .* is not there/m);
 });
