@@ -238,6 +238,11 @@ export class Store {
     if (this.#log !== undefined) this.#shorten(this.#log.checkpoint);
   }
 
+  /** Its file; undefined: it is in memory only. */
+  get file(): string | undefined {
+    return this.#log === undefined ? undefined : this.#database.filename;
+  }
+
   /** Its file, if changes are refused since that has lost its name. */
   get lostFile(): string | undefined {
     try {

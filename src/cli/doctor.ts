@@ -43,21 +43,20 @@ const MAX_SKEW_MS = 5_000;
 const HAS_PROBLEMS = 3;
 
 export async function doctor(session: Session): Promise<number> {
-  const findings = [
-    ...socketFindings(session),
-    ...folderFindings(session),
-    ...diskFindings(session),
-    ...groupFindings(),
-  ];
+  const findings = [...socketFindings(session), ...folderFindings(session), ...groupFindings()];
   const info = await reach(session, findings);
   if (info === undefined) {
     // What a daemon would have that is started from here.
     const own = { limits: limitsOf("self"), mayAll: process.getuid?.() === 0 };
     findings.push(...limitFindings(own.limits, own.mayAll, 0));
+    if (session.address.kind === "unix") findings.push(...diskFindings(defaultFolder(session)));
   } else {
     const isHere = session.address.kind === "unix";
     const instances = Object.keys(info.runtimes).length;
-    if (isHere) findings.push(...limitFindings(limitsOf(info.pid), isRoot(info.pid), instances));
+    if (isHere) {
+      findings.push(...limitFindings(limitsOf(info.pid), isRoot(info.pid), instances));
+      findings.push(...keptFindings(info, session));
+    }
     findings.push(...stateFindings(info), ...instanceFindings(info, session.terminal.now()));
   }
   await session.answer({ findings }, () => findings.map((one) => format(one, session)).join(""));
@@ -207,11 +206,25 @@ function groupFindings(): Finding[] {
   return [finding("ok", "control group", text)];
 }
 
-/** Room where the state is kept by default; a daemon with --state-dir keeps it elsewhere. */
-function diskFindings({ terminal: { env } }: Session): Finding[] {
+/** Where a daemon that is started from here keeps its state. */
+function defaultFolder({ terminal: { env } }: Session): string | undefined {
   const { XDG_STATE_HOME, HOME } = env;
   const bases = [XDG_STATE_HOME, HOME === undefined ? undefined : `${HOME}/.local/state`];
-  let folder = bases.find((path) => path?.startsWith("/"));
+  return bases.find((path) => path?.startsWith("/"));
+}
+
+/** Room where the daemon keeps its state; one of before does not say where. */
+function keptFindings({ state }: Info, session: Session): Finding[] {
+  if (state === null)
+    return [finding("ok", "state", "nothing is remembered after the daemon's end")];
+  if (typeof state !== "string") return diskFindings(defaultFolder(session));
+  const folder = dirname(state);
+  return lookAt(folder) === undefined ? [] : diskFindings(folder); // it may not be ours to see
+}
+
+/** Room in a folder, or where it will be made. */
+function diskFindings(wanted: string | undefined): Finding[] {
+  let folder = wanted;
   while (folder !== undefined && lookAt(folder) === undefined) {
     folder = folder === dirname(folder) ? undefined : dirname(folder);
   }
@@ -220,7 +233,9 @@ function diskFindings({ terminal: { env } }: Session): Finding[] {
   const free = bavail * bsize;
   const text = `${formatBytes(free)} free in ${folder}`;
   if (free >= MIN_FREE_BYTES) return [finding("ok", "disk", text)];
-  return [finding("warning", "disk", text, "make room, or start the daemon with --state-dir DIR")];
+  const mend = "make room, or start the daemon with --state-dir DIR";
+  if (free > 0) return [finding("warning", "disk", text, mend)];
+  return [finding("problem", "disk", `${text}: changes are refused`, mend)];
 }
 
 /** What cannot be looked at counts as none. */

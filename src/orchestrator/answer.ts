@@ -16,7 +16,7 @@ interface Subjects {
   readonly host: Pick<Host, "wallMs" | "now">;
   readonly telemetry: TelemetryExporter | undefined;
   readonly receiver: PeerReceiver;
-  readonly store: Pick<Store, "lostFile">;
+  readonly store: Pick<Store, "file" | "lostFile">;
 }
 
 /** The answers of one orchestrator. */
@@ -53,6 +53,7 @@ export class InfoAnswers {
         refused: receiver.source.refused,
         strangers: receiver.strangers,
       },
+      state: store.file ?? null,
       lost_state: store.lostFile ?? null,
       pid: process.pid,
       version: VERSION,

@@ -97,7 +97,9 @@ export interface Info {
     readonly refused: number;
     readonly strangers: number;
   };
-  /** The file of the state, if it was removed or replaced while the daemon uses it. */
+  /** The file of the state; null: nothing is remembered after the daemon's end. */
+  readonly state: string | null;
+  /** That file, if it was removed or replaced while the daemon uses it. */
   readonly lost_state: string | null;
   readonly pid: number;
   /** Of the daemon's program. */

@@ -99,6 +99,24 @@ test("what is told is as wide as a screen, and what is to be typed stays one lin
   );
 });
 
+test.each([
+  [
+    "/proc/state.db",
+    3,
+    "problem  disk: 0 B free in /proc: changes are refused\n         make room, ",
+  ],
+  ["/nul/\0/state.db", 0, "ok       priority: "],
+  [null, 0, "ok       state: nothing is remembered after the daemon's end\n"],
+])("room is looked for where the daemon keeps its state: %p", async (state, code, told) => {
+  using daemon = new FakeDaemon((body, connection) =>
+    connection.ok(String(body) === '"Version"' ? "0.1.0" : { ...INFO, pid: process.pid, state }),
+  );
+  const ran = await run(["doctor", "--socket", daemon.path]);
+  expect([ran.code, ran.err]).toEqual([code, ""]);
+  expect(ran.out).toContain(told);
+  if (state !== "/proc/state.db") expect(ran.out).not.toContain("disk: ");
+});
+
 test("a daemon whose socket was removed is told from one that does not run", async () => {
   const folder = mkdtempSync(join(tmpdir(), "vo-doctor-"));
   const path = join(folder, "socket");

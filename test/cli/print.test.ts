@@ -48,6 +48,7 @@ function info(runtimes: Record<string, RuntimeInfo>, routes: LinkInfo[] = []): I
     routes,
     telemetry: null,
     peers: NO_PEERS,
+    state: null,
     lost_state: null,
     pid: 1,
     version: "0.1.0",

@@ -84,7 +84,8 @@ describe.each(DIALECTS)("In the %s dialect", (dialect) => {
         dropped: {},
       });
       const peers = { received: 0, unlinked: 0, refused: 0, strangers: 0 };
-      const { version, time, ...others } = rest;
+      const { version, time, state, ...others } = rest;
+      expect(state).toEndWith("/state.db");
       expect(others).toEqual({ telemetry: null, peers, lost_state: null, pid: daemon.pid });
       expect(version).toMatch(/^\d+\.\d+\.\d+$/);
       expect(Math.abs(time - Date.now())).toBeLessThan(60_000);

@@ -276,13 +276,19 @@ describe("doctor", () => {
     "finds nothing amiss with a daemon that is well, and says how to mend what is",
     withDesk(async (desk) => {
       const well = await desk.run("doctor", "--json");
-      const findings = JSON.parse(well.out).findings as { level: string; subject: string }[];
+      const findings = JSON.parse(well.out).findings as {
+        level: string;
+        subject: string;
+        text: string;
+      }[];
       expect(well.code).toBe(0);
       const subjects = findings.map(({ subject }) => subject);
       for (const subject of ["socket", "daemon", "open files", "priority", "instances"]) {
         expect(subjects).toContain(subject);
       }
       expect(findings.filter(({ level }) => level === "problem")).toEqual([]);
+      const disk = findings.find(({ subject }) => subject === "disk");
+      expect(disk?.text).toContain(` free in ${desk.daemon.stateFolder}/`);
       await desk.add("worse", CRASHING, "--restart", "on-failure", "--restart-delay", "0ms");
       await desk.run("start", "worse");
       const ill = await desk.run("doctor");

@@ -350,7 +350,7 @@ describe("the command line (S10)", () => {
       owner: TEXT, hash: TEXT, connected: true, dialect: TEXT, held: false, exit: { signal: TEXT }, messages: { received: 0, unlinked: 0, refused: 0 },
     }; // prettier-ignore
     const route = { type_name: TEXT, from: id, to: TEXT, queue: TEXT, on_full: TEXT, owner: TEXT, routed: 1, delivered: 0, queued: 0, dropped: { [TEXT]: 1 } }; // prettier-ignore
-    const info = { runtimes: { [id]: runtime, [crypto.randomUUID()]: runtime }, links: {}, routes: [route], telemetry: null, peers: { received: 0, unlinked: 0, refused: 0, strangers: 0 }, lost_state: TEXT, pid: 1, version: TEXT, time: 1 }; // prettier-ignore
+    const info = { runtimes: { [id]: runtime, [crypto.randomUUID()]: runtime }, links: {}, routes: [route], telemetry: null, peers: { received: 0, unlinked: 0, refused: 0, strangers: 0 }, state: TEXT, lost_state: TEXT, pid: 1, version: TEXT, time: 1 }; // prettier-ignore
     const event = { seq: 1, time: 1, kind: TEXT, id, name: TEXT, detail: { [TEXT]: TEXT } };
     const said = { id, time: 1, stream: "stdout", line: TEXT };
     using daemon = new FakeDaemon((body, connection) => {

@@ -49,6 +49,7 @@ export class Ledger implements Pick<Used, keyof Used> {
   /** Commits fail, as on a disk that is full. */
   isFull = false;
   isDirty = false;
+  readonly file = undefined;
   readonly lostFile = undefined;
   readonly #options: LedgerOptions;
   #durable: Page = { instances: new Map(), links: new Map(), events: [] };
