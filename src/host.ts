@@ -242,12 +242,14 @@ function checkFolder(cwd: string, path: string): void {
   throw new OrchestratorError("cannot_run", `Cannot run ${JSON.stringify(path)}`, { cause });
 }
 
-/** What cannot even be looked at is no folder. */
-function isFolder(path: string): boolean {
+/** What is no program, whatever its mode; undefined also of what cannot even be looked at. */
+function misfit(path: string): string | undefined {
   try {
-    return statSync(path).isDirectory();
+    const found = statSync(path);
+    if (found.isFile()) return undefined;
+    return found.isDirectory() ? "it is a folder" : "it is not a regular file";
   } catch {
-    return false;
+    return undefined;
   }
 }
 
@@ -259,7 +261,7 @@ function explain(error: unknown, path: string): unknown {
         ? error
         : new Error("the interpreter or loader that it names does not exist");
     case "EACCES":
-      return new Error(isFolder(path) ? "it is a folder" : "permission denied (is it executable?)");
+      return new Error(misfit(path) ?? "permission denied (is it executable?)");
     case "ENOEXEC":
       return new Error("not a program that this machine can run");
     default:

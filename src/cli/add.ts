@@ -69,6 +69,7 @@ function doubt(session: Session, path: string): void {
     const found = statSync(path, { throwIfNoEntry: false });
     if (found === undefined) reason = "there is no such file yet";
     else if (found.isDirectory()) reason = "it is a folder";
+    else if (!found.isFile()) reason = "it is not a regular file";
     else if ((found.mode & 0o111) === 0) reason = "it is not executable yet: chmod +x";
   } catch {
     return; // the daemon may see what we do not

@@ -127,7 +127,7 @@ export function explain(facts: Facts, nameOfId: NameOf, nowMs: number): Explanat
 
 /** A sentence that says how to mend what keeps a program from being run; empty if that is not known. */
 function mendingWords(reason: string, { name, runtime }: Chosen): string {
-  const isElsewhere = /no such|it is a folder|not a directory/.test(reason);
+  const isElsewhere = /no such|it is a folder|not a regular file|not a directory/.test(reason);
   const moved =
     runtime.owner == null
       ? `remove it with "${CLI} runtime remove ${name}", and add it with the right path`

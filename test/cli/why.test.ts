@@ -117,12 +117,15 @@ const table: [name: string, given: Case, why: string, next: string | null][] = [
         'Cannot enter the working folder "/none": no such file or directory',
         'make that folder, or add it with another --cwd; see "bun run cli runtime add --help".',
       ],
-      ...["no such file or directory", "it is a folder", "no such program in PATH"].map(
-        (reason) => [
-          reason,
-          'remove it with "bun run cli runtime remove ping", and add it with the right path.',
-        ],
-      ),
+      ...[
+        "no such file or directory",
+        "it is a folder",
+        "it is not a regular file",
+        "no such program in PATH",
+      ].map((reason) => [
+        reason,
+        'remove it with "bun run cli runtime remove ping", and add it with the right path.',
+      ]),
     ] as [string, string][]
   ).map(([reason, mending]): (typeof table)[number] => [
     `never started: ${reason}`,

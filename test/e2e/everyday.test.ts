@@ -414,6 +414,7 @@ describe("at a terminal", () => {
       };
       expect(await said("/nope/ping")).toBe("note: /nope/ping: there is no such file yet");
       expect(await said("/tmp")).toBe("note: /tmp: it is a folder");
+      expect(await said("/dev/null")).toBe("note: /dev/null: it is not a regular file");
       const path = desk.daemon.script("#!/bin/sh\n", 0o600);
       expect(await said(path)).toBe(`note: ${path}: it is not executable yet: chmod +x`);
       expect(await said("/bin/true")).toBe("");

@@ -214,6 +214,7 @@ describe("A start", () => {
       const reasons: [path: string, reason: string][] = [
         ["/nowhere/at/all", "no such file or directory"],
         [daemon.folder, "it is a folder"],
+        ["/dev/null", "it is not a regular file"],
         [notExecutable, "permission denied (is it executable?)"],
         [
           daemon.script("#!/nowhere/interpreter\n"),

@@ -294,6 +294,10 @@ describe("up", () => {
       expect(folder.code).toBe(1);
       expect(folder.err).toContain('the program of "ping" is none; nothing was changed');
       expect(folder.err).toContain("caused by: it is a folder: /");
+      bench.write("[instances.ping]\npath = '/dev/null'\n");
+      expect((await bench.run("plan")).err).toBe(
+        "note: ping: it is not a regular file: /dev/null; up would refuse it\n",
+      );
       const closed = join(bench.folder, "closed");
       bench.write(STEADY, "closed");
       bench.write(`[instances.ping]\npath = '${closed}'\n`);

@@ -155,6 +155,8 @@ function* programFaults(session: Session, { instances }: Plan): Generator<Progra
       yield { name, what: "is not there", fault: `no such file: ${path}`, hint };
     } else if (stat.isDirectory()) {
       yield { name, what: "is none", fault: `it is a folder: ${path}`, hint };
+    } else if (!stat.isFile()) {
+      yield { name, what: "is none", fault: `it is not a regular file: ${path}`, hint };
     } else if (!copy && (stat.mode & 0o111) === 0) {
       const reason = "is not executable"; // a copy is made so
       const chmod = `chmod +x ${shellWord(path)}`;
