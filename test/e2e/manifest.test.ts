@@ -226,6 +226,21 @@ describe("up", () => {
   );
 
   test(
+    "names no more steps than can be read when one fails",
+    withBench(async (bench) => {
+      bench.program("bad", CRASHING);
+      const later = Array.from(
+        { length: 22 },
+        (_, i) => `[instances.i${i}]\npath = 'steady'\nafter = ['bad']\n`,
+      );
+      bench.write(`[instances.bad]\npath = 'bad'\n${later.join("")}`);
+      const { err } = await bench.run("up");
+      expect(err).toMatch(/^done: add bad, .*, add i18 and 3 more$/m);
+      expect(err).toMatch(/^not done: start bad, .*, start i18 and 3 more$/m);
+    }),
+  );
+
+  test(
     "says why nothing is started after one that runs and is not ready",
     withBench(async (bench) => {
       bench.write(

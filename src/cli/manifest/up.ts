@@ -32,6 +32,9 @@ import { presentOf } from "./there.ts";
 /** More instances than this are told line by line also on a screen: a board has to fit. */
 const BOARD_LINES = 20;
 
+/** So many steps are named of those that were done, and of those that were not. */
+const STEPS_TOLD = 20;
+
 /** The exit code of `plan --check` if there is something to do. */
 const DIFFERS = 3;
 
@@ -252,11 +255,15 @@ async function tellFailure(
 /** What was done and what was not, after a failure or Ctrl-C. */
 function tellLeft({ terminal, isJson }: Session, outcomes: readonly Outcome[]): void {
   if (isJson) return;
-  const told = (states: readonly Outcome["state"][]): string =>
-    outcomes
-      .filter(({ state }) => states.includes(state))
+  const told = (states: readonly Outcome["state"][]): string => {
+    const those = outcomes.filter(({ state }) => states.includes(state));
+    const words = those
+      .slice(0, STEPS_TOLD)
       .map(({ step }) => `${step.kind} ${stepName(step)}`)
-      .join(", ") || "nothing";
+      .join(", ");
+    const more = those.length - STEPS_TOLD;
+    return more > 0 ? `${words} and ${more} more` : words || "nothing";
+  };
   terminal.report(
     escapeText(`done: ${told(["done"])}`) +
       "\n" +
