@@ -290,6 +290,12 @@ describe("up", () => {
       const bare = await bench.run("up a.ts");
       expect([bare.code, bare.out]).toEqual([1, ""]);
       expect(bare.err).toContain("caused by: it has no default export");
+      bench.write("export default {\n  instances: {", "cut.ts");
+      expect((await bench.run("up cut.ts")).err).toMatch(/^caused by: \/.*\/cut\.ts:2:\d+: /m);
+      bench.write("export default {\n  instances: 1 1,\n  links: (,\n}", "faults.ts");
+      expect((await bench.run("up faults.ts")).err).toMatch(
+        /^caused by: \/.*\/faults\.ts:2:\d+: /m,
+      );
       const asJson = await bench.run("up --json");
       expect(JSON.parse(asJson.err).error).toMatchObject({ code: "bad_request", exit: 1 });
       expect(JSON.parse(asJson.err).error.causes).toHaveLength(2);

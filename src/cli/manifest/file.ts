@@ -74,9 +74,17 @@ async function load(file: string, sources: Sources): Promise<Loaded> {
     // Taken for an empty one, it would end everything that it has made.
     if (!("default" in module)) throw new Error("it has no default export: export default { … }");
     return checkManifest(file, module.default, sources);
-  } catch (cause) {
+  } catch (error) {
     throw new OrchestratorError("bad_request", `Cannot run the manifest ${JSON.stringify(file)}`, {
-      cause,
+      cause: withPlace(error),
     });
   }
+}
+
+/** The first fault of what does not compile, which says where it is in a field of its own. */
+function withPlace(error: unknown): unknown {
+  const first: unknown = error instanceof AggregateError ? error.errors[0] : error;
+  if (!(first instanceof BuildMessage) || first.position === null) return error;
+  const { file, line, column } = first.position;
+  return new Error(`${file}:${line}:${column}: ${first.message}`);
 }
