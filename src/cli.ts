@@ -29,6 +29,9 @@ export async function main(
   let session: Session | undefined;
 
   async function run(): Promise<number> {
+    if (argv.some((word) => word.includes("\uFFFD"))) {
+      (await import("./cli/text.ts")).checkOwnWords();
+    }
     const invocation = parseCommand(argv);
     if (invocation.kind === "version") {
       await terminal.write(versionLine());

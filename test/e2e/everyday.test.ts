@@ -403,6 +403,24 @@ describe("wait for one that does not run", () => {
   );
 });
 
+test(
+  "arguments that are no UTF-8 are refused, not changed",
+  withDesk(async (desk) => {
+    const cli = join(import.meta.dir, "../../src/cli.ts");
+    const add = async (word: string): Promise<[number, string]> => {
+      const line = `exec "$0" "$1" --socket "$2" runtime add /bin/true --name x -- "$(printf '${word}')"`;
+      const cmd = ["sh", "-c", line, process.execPath, cli, desk.daemon.address];
+      const child = Bun.spawn({ cmd, stdio: ["ignore", "ignore", "pipe"] });
+      return [await child.exited, await child.stderr.text()];
+    };
+    expect(await add("\\377")).toEqual([
+      2,
+      "error: Cannot use the arguments: they are not valid UTF-8\n",
+    ]);
+    expect(await add("\\357\\277\\275")).toEqual([0, ""]); // U+FFFD itself
+  }),
+);
+
 describe("at a terminal", () => {
   test(
     "runtime add says what is wrong with a file that will not start",
