@@ -249,7 +249,7 @@ export class Supervisor {
       host: this.#host,
       log: this.#log,
       mayKill: () => run === this.#run && this.#step("expired") === "kill",
-      onEnd: (left) => this.#ended(run, left),
+      onEnd: (left, killed) => this.#ended(run, left, killed),
     });
     return this.#ending;
   }
@@ -385,13 +385,13 @@ export class Supervisor {
   }
 
   /** A stop has ended, well or not. */
-  #ended(run: Run, left: string): void {
+  #ended(run: Run, left: string, killed: string): void {
     if (this.#state !== "stopping" || run !== this.#run) return;
     this.#ending = undefined;
     if (left === "") {
       this.#step("emptied");
       this.#gone(run);
-      this.#happened("stopped", { pid: run.pid });
+      this.#happened("stopped", { pid: run.pid, ...(killed === "" ? {} : { killed }) });
       this.#stop?.resolve();
       return;
     }

@@ -17,6 +17,7 @@ let supervisor: Supervisor;
 let settings: InstanceSettings;
 let told: string[];
 let happened: HappeningKind[];
+let lastDetail: Readonly<Record<string, unknown>>;
 let gone: number[];
 let prepared: Promise<void>;
 let log: string[];
@@ -49,7 +50,10 @@ beforeEach(() => {
       started: () => told.push("started"),
       exited: () => told.push("exited"),
       gone: ({ pid }) => gone.push(pid),
-      happened: (kind) => happened.push(kind),
+      happened: (kind, detail) => {
+        happened.push(kind);
+        lastDetail = detail;
+      },
     },
   });
 });
@@ -309,6 +313,10 @@ describe("Supervisor.stop()", () => {
     expect(stop.answer).toBe("");
     await host.run(STOP_GRACE_MS);
     expect([stubborn.isAlive, stop.answer]).toEqual([false, "stopped"]);
+    expect([happened.at(-1), lastDetail["killed"]]).toEqual([
+      "stopped",
+      `${stubborn.pid} (${stubborn.command})`,
+    ]);
   });
 
   test("kills everything when the grace is over", async () => {
@@ -318,6 +326,7 @@ describe("Supervisor.stop()", () => {
     expect(process.isAlive).toBe(true);
     await host.run(100);
     expect([process.signals.at(-1), stop.answer]).toEqual(["SIGKILL", "stopped"]);
+    expect(lastDetail).toEqual({ pid: process.pid }); // how it ended is told already
   });
 
   test("kills at once if that is the signal", async () => {

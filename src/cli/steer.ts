@@ -105,7 +105,8 @@ async function steer(
 /** Whether the line of the result says the same. */
 function isResult({ kind, detail }: EventInfo): boolean {
   if (kind === "started") return detail["restart"] === undefined;
-  return kind === "stopped" || (kind === "exited" && detail["stopping"] === true);
+  if (kind === "stopped") return detail["killed"] === undefined;
+  return kind === "exited" && detail["stopping"] === true;
 }
 
 /** @throws `misuse` if neither or both of names and --all are given */

@@ -144,6 +144,10 @@ function eventWords(event: EventInfo, nameOf: NameOf): string {
       return `${of} could not be started: ${text(detail["reason"])}`;
     case "stop_failed":
       return `${of} could not be stopped; still there: ${text(detail["left"])}`;
+    case "stopped": {
+      const { killed } = detail;
+      return `${of} stopped${killed === undefined ? "" : `; had to be killed: ${text(killed)}`}`;
+    }
     case "swept":
       return `${of} left processes behind, which were killed`;
     case "linked":
@@ -151,7 +155,7 @@ function eventWords(event: EventInfo, nameOf: NameOf): string {
       return `${kind}: ${link(detail, nameOf)}`;
     case "dropped":
       return `${count(number(detail["count"]), "message")} dropped${mostOf(detail, nameOf)}`;
-    default: // connected, disconnected, stopped, and what a newer daemon tells
+    default: // connected, disconnected, and what a newer daemon tells
       return `${of} ${kind.replaceAll("_", " ")}`;
   }
 }

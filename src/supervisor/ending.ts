@@ -21,8 +21,11 @@ export interface EndingOptions {
   readonly log: TargetLog;
   /** The grace is over: is everything to be killed? */
   mayKill(): boolean;
-  /** Nothing is left, or what is left although it was killed. Called once. */
-  onEnd(left: string): void;
+  /**
+   * Nothing is left, or what is left although it was killed; `killed` is what outlived its leader and
+   * the grace, empty if nothing did. Called once.
+   */
+  onEnd(left: string, killed: string): void;
 }
 
 export class Ending {
@@ -33,6 +36,9 @@ export class Ending {
   #wasGroupEmpty = false;
   /** When all processes are looked through, whatever the group tells. */
   #nextLookMs = 0;
+  /** What the last look has found. */
+  #left = "";
+  #killed = "";
   #isKilling = false;
   #isOver = false;
 
@@ -94,6 +100,7 @@ export class Ending {
       const left = await run.tree.left();
       if (this.#isKilling || this.#isOver) return;
       if (left.length === 0) return this.#end("");
+      this.#left = formatProcesses(left);
       const strays = left.filter(({ group }) => group !== run.pid);
       if (strays.length > 0 && !this.#areStraysSignalled) {
         this.#areStraysSignalled = true;
@@ -116,10 +123,12 @@ export class Ending {
     const { id, run, log, mayKill } = this.#options;
     if (this.#isOver || !mayKill()) return;
     if (this.#signal !== "SIGKILL") {
+      this.#killed = this.#left;
       log.warn(STOP_SPANS, "child did not stop in time, killing everything of it", {
         id,
         pid: run.pid,
         grace_ms: graceMs,
+        ...(this.#left === "" ? {} : { left: this.#left }),
       });
     }
     this.finish();
@@ -142,6 +151,6 @@ export class Ending {
     if (this.#isOver) return;
     this.#isOver = true;
     this.#cancelGrace();
-    this.#options.onEnd(left);
+    this.#options.onEnd(left, this.#killed);
   }
 }

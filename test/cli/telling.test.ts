@@ -60,6 +60,12 @@ describe("tell()", () => {
       true,
     ],
     [event("stop_failed", { left: "7 sh" }), "ping could not be stopped; still there: 7 sh", true],
+    [event("stopped", { pid: 7 }), "ping stopped", false],
+    [
+      event("stopped", { pid: 7, killed: "9 (sleep)" }),
+      "ping stopped; had to be killed: 9 (sleep)",
+      false,
+    ],
     [event("swept"), "ping left processes behind, which were killed", false],
     [event("linked", link, null), "linked: any → a::T → pong", false],
     [
