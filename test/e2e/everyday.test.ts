@@ -89,7 +89,9 @@ describe("start, stop and restart", () => {
       expect(out).toMatch(/^started good \(pid \d+\)\n$/);
       expect(err).toMatch(/^bad crashed: code 3 after \d+ ms$/m);
       expect(err).toMatch(/^error: Cannot start instance "bad": it ended with code 3 after/m);
-      expect(err).toEndWith("last output of bad:\n  starting up\n  cannot open can0\n");
+      const ending = "last output of bad:\n  starting up\n  cannot open can0\n";
+      expect(err).toEndWith(ending);
+      expect((await desk.run("start", "bad")).err).toEndWith(ending); // and nothing of the first run
     }),
   );
 
