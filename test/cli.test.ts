@@ -322,7 +322,7 @@ describe("main() fails", () => {
       out: "",
       err:
         "error: Cannot start instance\ncaused by: no such file or directory\n" +
-        'hint: remove it with "bun run cli runtime remove", and add it with the right path\n',
+        `hint: remove it with "bun run cli runtime remove ${A}", and add it with the right path\n`,
     });
     const chain = [
       'Cannot start instance: Cannot run "/x"',

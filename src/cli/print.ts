@@ -29,6 +29,9 @@ const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
   internal: 1,
 };
 
+/** What a daemon says whose state has no room. */
+const FULL_DISK = "the disk is full, or the state too large";
+
 /** What was asked for has not come true, although nothing was refused. */
 export class Unmet extends Error {
   readonly hint: string | undefined;
@@ -107,12 +110,15 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
       return `the daemon is older than this program; see "${CLI} version" and "${CLI} --version"`;
     case "cannot_run": {
       const reasons = messageChain(error).join(" ");
-      const quoted = /Cannot run ("(?:[^"\\]|\\.)*")/.exec(reasons)?.[1];
-      const program = quoted === undefined ? "PATH" : (JSON.parse(quoted) as string);
-      const mending = mendingOf(reasons, program);
+      const quoted = (words: string): string | undefined => {
+        const text = new RegExp(`${words} ("(?:[^"\\\\]|\\\\.)*")`).exec(reasons)?.[1];
+        return text === undefined ? undefined : (JSON.parse(text) as string);
+      };
+      const mending = mendingOf(reasons, quoted("Cannot run") ?? "PATH");
       if (mending !== undefined) return mending;
       if (asked?.command === "up") return "mend its path in the manifest, and type it again";
-      return `remove it with "${CLI} runtime remove", and add it with the right path`;
+      const name = shellWord(quoted("Cannot start instance") ?? id);
+      return `remove it with "${CLI} runtime remove ${name}", and add it with the right path`;
     }
     case "permission_denied":
       if (own !== undefined || !messageChain(error).join(" ").includes("token")) return own;
@@ -120,9 +126,12 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
     case "wrong_state":
       if (own !== undefined) return own;
       if (asked?.command === "runtime start" || asked?.command === "runtime remove") {
-        return `stop it first with "${CLI} runtime stop ${shellWord(id)}"`;
+        return `type "${CLI} runtime stop ${shellWord(id)}"`;
       }
       return `see its state with "${CLI} runtime list"`;
+    case "io":
+      if (own !== undefined || !messageChain(error).join(" ").includes(FULL_DISK)) return own;
+      return `make room; "${CLI} doctor" says where`;
     case "not_configured":
       return own ?? `start the daemon with --ipc-socket HOST:PORT`;
     case "already_exists":

@@ -71,8 +71,19 @@ describe("formatError()", () => {
     expect(formatError(error, asked("runtime start"), false)).toBe(
       'error: Cannot start instance "ping": Cannot run "/opt/ping"\n' +
         "caused by: no such file or directory\n" +
-        'hint: remove it with "bun run cli runtime remove", and add it with the right path\n',
+        'hint: remove it with "bun run cli runtime remove ping", and add it with the right path\n',
     );
+  });
+
+  test("says where to make room for the state, and not for a file of one's own", () => {
+    const hintOf = (reason: string): string | undefined => {
+      const error = new OrchestratorError("io", "Cannot write", { cause: new Error(reason) });
+      return /^hint: (.*)$/m.exec(formatError(error, undefined, false))?.[1];
+    };
+    expect(hintOf("Cannot change the state: the disk is full, or the state too large")).toBe(
+      'make room; "bun run cli doctor" says where',
+    );
+    expect(hintOf("the disk is full")).toBeUndefined();
   });
 
   const hints: [ErrorCode, Asked | undefined, string | undefined][] = [
@@ -87,7 +98,7 @@ describe("formatError()", () => {
     [
       "wrong_state",
       asked("runtime remove", { ID: "fac7" }),
-      'stop it first with "bun run cli runtime stop fac7"',
+      'type "bun run cli runtime stop fac7"',
     ],
     ["wrong_state", asked("runtime stop"), 'see its state with "bun run cli runtime list"'],
     ["not_configured", asked("link add"), "start the daemon with --ipc-socket HOST:PORT"],
