@@ -39,6 +39,8 @@ export class Session {
   deadline: Deadline | undefined;
   #client: ControlClient | undefined;
   #isCompared = false;
+  /** When the daemon was asked first for its state, on its clock; before that, and of an old one, 0. */
+  beganMs = 0;
   readonly #others: Set<ControlClient> = new Set();
 
   constructor(values: Values, terminal: Terminal, isPlain: boolean) {
@@ -113,6 +115,7 @@ export class Session {
   async info(): Promise<Info> {
     const info = await this.request({ kind: "Info" }, this.answerMs);
     if (isInfo(info)) {
+      this.beganMs ||= Number(info.time) || 0;
       this.#compareVersion(info.version);
       return { ...info, runtimes: tamed(info.runtimes) };
     }

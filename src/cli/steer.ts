@@ -298,5 +298,8 @@ export async function reportFailure(
   }
   terminal.report(formatError(withName(error, instance.id, instance.name), asked, reportColour));
   const isLate = error instanceof OrchestratorError && error.code === "timed_out";
-  if (error instanceof Unmet || isLate) terminal.report(await lastOutput(session, instance));
+  if (!(error instanceof Unmet) && !isLate) return;
+  // What was printed before a start does not tell why that failed.
+  const sinceMs = verb === "stop" || verb === "down" ? 0 : session.beganMs;
+  terminal.report(await lastOutput(session, instance, sinceMs));
 }

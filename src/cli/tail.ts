@@ -28,18 +28,15 @@ export async function lastEvents(
   return Array.fromAsync(client.events({ ids: [id], last })).finally(() => client.close());
 }
 
-/** Events in which the last start that somebody asked for is looked for. */
-const READ_EVENTS = 50;
-
-/** What an instance has printed last since somebody started it, as a paragraph for standard error. */
-export async function lastOutput(session: Session, { id, name }: Chosen): Promise<string> {
+/** What an instance has printed last since a time, as a paragraph for standard error. */
+export async function lastOutput(
+  session: Session,
+  { id, name }: Chosen,
+  sinceMs: number,
+): Promise<string> {
   try {
-    const events = await lastEvents(session, id, READ_EVENTS);
-    const start = events.findLast(
-      ({ kind, detail }) => kind === "started" && detail["restart"] === undefined,
-    );
     const printed = await lastLines(session, id, SHOWN_LINES);
-    const lines = printed.filter(({ time }) => time >= (start?.time ?? 0));
+    const lines = printed.filter(({ time }) => time >= sinceMs);
     if (lines.length === 0) return `${name} has printed nothing\n`;
     const { outputIsScreen, reportIsScreen } = session.terminal;
     const isScreen = outputIsScreen || reportIsScreen;
