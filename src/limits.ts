@@ -91,6 +91,9 @@ export const STOP_GRACE_MS = 5_000;
 /** Processes that are found killed within this time may have been killed by the kernel together. */
 export const SAME_KILLS_MS = 1_000;
 
+/** Between two looks whether the file of the state has its name still, for answers to `Info`. */
+export const STATE_LOOK_MS = 1_000;
+
 /** Pause between two looks at a process group that is ending. */
 export const GROUP_POLL_MS = 10;
 

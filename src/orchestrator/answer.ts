@@ -2,6 +2,7 @@
 
 import type { Host } from "../host.ts";
 import type { Instance } from "../instance.ts";
+import { STATE_LOOK_MS } from "../limits.ts";
 import type { PeerReceiver } from "../peer.ts";
 import { JsonPieces } from "../protocol.ts";
 import type { Info, LinkInfo } from "../protocol/info.ts";
@@ -25,6 +26,8 @@ export class InfoAnswers {
   /** The members of the last answer, and all of them as one. */
   #members: readonly Buffer[] = [];
   #joined: Buffer = Buffer.alloc(0);
+  #lostState: string | null = null;
+  #nextLookMs = Number.NEGATIVE_INFINITY;
 
   constructor(of: Subjects) {
     this.#of = of;
@@ -54,13 +57,23 @@ export class InfoAnswers {
         strangers: receiver.strangers,
       },
       state: store.file ?? null,
-      lost_state: store.lostFile ?? null,
+      lost_state: this.#lookForState(),
       pid: process.pid,
       version: VERSION,
       time: Math.round(host.wallMs()),
     };
     const tail = Buffer.from(`},${JSON.stringify(others).slice(1)}`);
     return new JsonPieces([HEAD, this.#join(members), tail]);
+  }
+
+  /** Looks at most once a second: to ask the system for each answer would be felt. */
+  #lookForState(): string | null {
+    const { host, store } = this.#of;
+    if (host.now() >= this.#nextLookMs) {
+      this.#nextLookMs = host.now() + STATE_LOOK_MS;
+      this.#lostState = store.lostFile ?? null;
+    }
+    return this.#lostState;
   }
 
   /**

@@ -320,13 +320,14 @@ test(
       text: expect.stringMatching(/state\.db was removed or replaced while the daemon uses it/),
       mend: expect.stringContaining(`or kill ${desk.daemon.pid}, and start the daemon anew`),
     });
+    await until("it is told", async () => (await found()).length > 0); // it looks once a second
     expect(await found()).toEqual([lost]);
     expect((await desk.run("doctor")).code).toBe(3);
     cpSync(away, folder, { recursive: true });
     expect(await found()).toEqual([lost]);
     rmSync(folder, { recursive: true });
     renameSync(away, folder);
-    expect(await found()).toEqual([]);
+    await until("all is well", async () => (await found()).length === 0);
   }),
 );
 
