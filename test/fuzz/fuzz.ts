@@ -26,6 +26,12 @@ if (unknown.length > 0) {
   process.exit(2);
 }
 
+/** Without what waits to be collected. */
+function resident(): number {
+  Bun.gc(true);
+  return process.memoryUsage.rss();
+}
+
 let rejections = 0;
 process.on("unhandledRejection", () => rejections++);
 
@@ -50,9 +56,9 @@ for (const name of names) {
     tried += SLICE;
     slowestMs = Math.max(slowestMs, (performance.now() - sliceMs) / SLICE);
     Bun.gc(false);
-    if (tried === SLICE * 10) residentBytes = process.memoryUsage.rss(); // warm by now
+    if (tried === SLICE * 10) residentBytes = resident(); // warm by now
   }
-  const grown = residentBytes === 0 ? 0 : (process.memoryUsage.rss() - residentBytes) / 2 ** 20;
+  const grown = residentBytes === 0 ? 0 : (resident() - residentBytes) / 2 ** 20;
   const seconds = (performance.now() - startMs) / 1_000;
   console.log(
     `${name.padEnd(16)} ${String(tried).padStart(9)} inputs  ${seconds.toFixed(0).padStart(4)} s  ` +

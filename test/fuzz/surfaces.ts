@@ -129,10 +129,7 @@ function intakeOf(chunks: readonly Buffer[]): string[] {
 }
 
 /** Lets promises that are settled call back, without a turn of the event loop. */
-function flushMicrotasks(): void {
-  const { drainMicrotasks } = require("bun:jsc") as { drainMicrotasks(): void };
-  drainMicrotasks();
-}
+const { drainMicrotasks: flushMicrotasks } = require("bun:jsc") as { drainMicrotasks(): void };
 
 function control(samples: readonly Buffer[]): Surface {
   return {
