@@ -16,7 +16,7 @@ import {
   type TcpAddress,
 } from "./address.ts";
 import { openCgroups } from "./host/cgroup.ts";
-import { releaseCode } from "./host/code.ts";
+import { compileAsUsual, releaseCode } from "./host/code.ts";
 import { handshakeLog, openAccess, readTls, renewTls, tcpWarning } from "./daemon/access.ts";
 import { claimSocket, openInstanceSocket, takeInstanceFolder } from "./daemon/claim.ts";
 import { ControlServer } from "./control.ts";
@@ -162,6 +162,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     claimState(state.store, runId);
     orchestrator.journal.record("daemon_started", undefined, { pid: process.pid, before });
     // Nothing may fail from here on: what is started would outlive us. Nobody is served before.
+    compileAsUsual(); // until here everything was run once
     orchestrator.restore(instances, links);
     log.target("control").info("run", "listening", { socket: formatAddress(listener.address) });
     const warning = tcpWarning(options);

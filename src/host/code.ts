@@ -1,7 +1,4 @@
-// A door: gives pages of this program's own code back to the system.
-//
-// Starting takes far more of the engine's code than running does. What is given back is read from the
-// file again, page by page, when it is needed; that costs a fault each, and nothing is lost.
+// A door: what the engine does with this program's own code, compiling it and keeping it in memory.
 
 import { readFile } from "node:fs/promises";
 
@@ -15,7 +12,17 @@ const MAPPING =
   /^([0-9a-f]+)-([0-9a-f]+) r-xp \S+ \S+ \S+ +(\/.*)\n(?:[A-Z].*\n)*?Anonymous: +(\d+) kB$/gm;
 
 /**
- * Lets go of all code of the running program. What somebody has changed in memory, a debugger with its
+ * Lets the engine compile as soon as it usually does. The executable starts with a tenth of that
+ * eagerness (`--compile-jit-policy` of `bun run build`): most of what is run once is not worth it.
+ */
+export function compileAsUsual(): void {
+  Bun.unsafe.setJITPolicy(1);
+}
+
+/**
+ * Lets go of all code of the running program: starting takes far more of the engine's code than
+ * running does. What is given back is read from the file again, page by page, when it is needed; that
+ * costs a fault each, and nothing is lost. What somebody has changed in memory, a debugger with its
  * breakpoints for example, is left alone. Returns how many bytes of code there are, 0 where that
  * cannot be done.
  */
