@@ -11,24 +11,28 @@ export type Address =
 export type TcpAddress = Extract<Address, { kind: "tcp" }>;
 
 /**
- * Reads `host:port`: a name, an IPv4 address, or an IPv6 address in brackets.
+ * Reads `host:port`: a name, an IPv4 address, or an IPv6 address in brackets. Where a port is given for
+ * those who name none, `host` is enough.
  * @throws `misuse`, naming the text and what is wrong with it
  */
-export function parseTcpAddress(text: string): TcpAddress {
+export function parseTcpAddress(text: string, otherwise?: number): TcpAddress {
   const fault = (reason: string): OrchestratorError =>
     new OrchestratorError("misuse", `Cannot use ${JSON.stringify(text)} as an address: ${reason}`);
-  const colon = text.lastIndexOf(":");
-  if (colon < 0) throw fault("it is not HOST:PORT");
-  const portText = text.slice(colon + 1);
+  const colon = text.endsWith("]") ? -1 : text.lastIndexOf(":");
+  if (colon < 0 && otherwise === undefined) throw fault("it is not HOST:PORT");
+  const portText = colon < 0 ? String(otherwise) : text.slice(colon + 1);
   const port = Number(portText);
+  const host = colon < 0 ? text : text.slice(0, colon);
+  const isBracketed = host.startsWith("[") && host.endsWith("]");
+  if (!isBracketed && host.includes(":")) {
+    throw fault("an IPv6 address stands in brackets, [::1]:2661");
+  }
   if (!/^[0-9]{1,5}$/.test(portText) || port > 65_535) throw fault("the port is not 0 to 65535");
-  const host = text.slice(0, colon);
-  if (host.startsWith("[") && host.endsWith("]")) {
+  if (isBracketed) {
     const inner = host.slice(1, -1);
     if (!isIPv6(inner)) throw fault("what stands in brackets is not an IPv6 address");
     return { kind: "tcp", host: inner, port };
   }
-  if (host.includes(":")) throw fault("an IPv6 address stands in brackets, [::1]:2661");
   const labels = host.replace(/\.$/, "").split(".");
   if (!labels.every((label) => /^[0-9a-zA-Z_]([0-9a-zA-Z_-]{0,61}[0-9a-zA-Z_])?$/.test(label))) {
     throw fault("the host is not a name or an IP address");
@@ -83,9 +87,14 @@ export function formatAddress(address: Address): string {
   return address.kind === "unix" ? address.path : formatHostPort(address.host, address.port);
 }
 
+/** A host as it stands before a port: an IPv6 address in brackets. */
+export function formatHost(host: string): string {
+  return host.includes(":") ? `[${host}]` : host;
+}
+
 /** `host:port`, with an IPv6 address in brackets. */
 export function formatHostPort(host: string, port: number): string {
-  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+  return `${formatHost(host)}:${port}`;
 }
 
 /**

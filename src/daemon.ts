@@ -279,8 +279,9 @@ async function bindPeers(
   const socket = await bindDatagram(
     { ...address, host },
     (datagram, from, port) => {
-      orchestrator.links.heard(numbered(from), port);
-      orchestrator.receiver.receive(datagram, from, port);
+      const peer = numbered(from);
+      orchestrator.links.heard(peer, port);
+      orchestrator.receiver.receive(datagram, peer, port);
     },
     () => orchestrator.links.foundNobody(),
     onFault,
@@ -300,9 +301,8 @@ async function resolvePeers(peers: readonly string[]): Promise<ReadonlySet<strin
     const { host, port } = parsePeer(peer);
     try {
       for (const { address } of await lookup(host, { all: true })) {
-        declared.add(
-          port === 0 ? plainAddress(address) : formatHostPort(plainAddress(address), port),
-        );
+        const plain = numbered(plainAddress(address));
+        declared.add(port === 0 ? plain : formatHostPort(plain, port));
       }
     } catch (cause) {
       throw new OrchestratorError("io", `Cannot listen to the peer ${JSON.stringify(peer)}`, {

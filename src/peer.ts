@@ -3,7 +3,7 @@
 // A message that arrives is routed by our own links, as if an instance here had sent it. A link to
 // another orchestrator is a target without a queue: the kernel takes a datagram or it is dropped.
 
-import { formatHostPort } from "./address.ts";
+import { formatHost, formatHostPort } from "./address.ts";
 import { MAX_DATAGRAM_BYTES } from "./limits.ts";
 import { messageChain, OrchestratorError } from "./errors.ts";
 import type { DatagramSocket } from "./datagram.ts";
@@ -158,7 +158,7 @@ export class PeerReceiver {
         {
           from,
           refused: this.strangers,
-          hint: `daemon --peer ${host}`,
+          hint: `daemon --peer ${formatHost(host)}`,
         },
       );
       return;

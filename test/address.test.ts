@@ -115,3 +115,26 @@ test.each([
 test("socketPathFault() finds none in an ordinary path", () => {
   expect(socketPathFault("/run/user/1000/x.socket")).toBeUndefined();
 });
+
+describe("parseTcpAddress(), where a port need not be named", () => {
+  test.each([
+    ["10.0.0.2", "10.0.0.2", 0],
+    ["10.0.0.2:2661", "10.0.0.2", 2661],
+    ["lab.example.org", "lab.example.org", 0],
+    ["[::1]", "::1", 0],
+    ["[fe80::1%2]:2661", "fe80::1%2", 2661],
+  ])("reads %p", (text, host, port) => {
+    expect(parseTcpAddress(text, 0)).toEqual({ kind: "tcp", host, port });
+  });
+
+  test.each([
+    ["fe80::1%2", "an IPv6 address stands in brackets, [::1]:2661"],
+    ["::1", "an IPv6 address stands in brackets, [::1]:2661"],
+    ["lab:http", "the port is not 0 to 65535"],
+    ["", "the host is not a name or an IP address"],
+  ])("refuses %p as it was typed", (text, reason) => {
+    expect(refusal(() => parseTcpAddress(text, 0))).toBe(
+      `misuse: Cannot use ${JSON.stringify(text)} as an address: ${reason}`,
+    );
+  });
+});

@@ -56,10 +56,20 @@ export async function findTarget(
   if (target !== undefined) return target;
   if (!text.includes(":")) return { kind: "instance", id: findInstance(text, await instances()) };
   const { host, port } = parseTcpAddress(text);
-  const address = await lookup(host, lookupMs);
+  const address = host.includes("%") ? await onInterface(host) : await lookup(host, lookupMs);
   const found = parseTarget(address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`);
   if (found === undefined) throw unknownHost(host, new Error(`${address} is not usable`));
   return found;
+}
+
+/** An address of an interface that is told by its name here: the daemon wants its number. */
+async function onInterface(host: string): Promise<string> {
+  const address = (await import("../datagram.ts")).numbered(host);
+  if (address !== host) return address;
+  throw new OrchestratorError("not_found", `Cannot look up host ${JSON.stringify(host)}`, {
+    cause: new Error("this machine has no interface of that name"),
+    hint: "`ip address` lists them",
+  });
 }
 
 /** The first IPv4 address of a host, as most daemons listen there, else its first address. */

@@ -194,8 +194,7 @@ function peersOf(given: unknown): readonly string[] | undefined {
  * @throws `misuse`
  */
 export function parsePeer(text: string): TcpAddress {
-  const hasPort = /:[0-9]+$/.test(text) && (text.startsWith("[") ? text.includes("]:") : true);
-  return parseTcpAddress(hasPort ? text : `${text}:0`);
+  return parseTcpAddress(text, 0);
 }
 
 function misuse(option: string, value: string, reason: string): OrchestratorError {

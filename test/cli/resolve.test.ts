@@ -86,6 +86,15 @@ describe("findTarget()", () => {
     });
   });
 
+  test("takes the name of an interface for its number", async () => {
+    expect(await findTarget("[fe80::1%lo]:2661", none, 5000)).toEqual({
+      kind: "remote",
+      host: "fe80::1%1",
+      port: 2661,
+    });
+    expect(findTarget("[fe80::1%nope0]:2661", none, 5000)).rejects.toThrow("Cannot look up host");
+  });
+
   test("names a host that does not exist", async () => {
     const target = findTarget("nowhere.invalid:2661", none, 20_000);
     expect(target).rejects.toThrow('Cannot look up host "nowhere.invalid"');

@@ -28,6 +28,11 @@ const elsewhere = Object.values(networkInterfaces())
   .flat()
   .find((one) => one?.family === "IPv4" && !one.internal)?.address;
 
+/** An IPv6 address that means something together with its interface only. */
+const ofInterface = Object.entries(networkInterfaces())
+  .flatMap(([name, found = []]) => found.map((one) => ({ ...one, name })))
+  .find(({ address }) => address.startsWith("fe80:"));
+
 /** What a client reads that sends one line, as another user. */
 async function askAs(uid: number, port: number, line: string): Promise<string> {
   const script = `exec 3<>/dev/tcp/127.0.0.1/${port}; printf '%s\\n' '${line}' >&3; timeout 5 cat <&3`;
@@ -303,4 +308,39 @@ describe("datagrams", () => {
       },
       { args: ["--ipc-socket", "127.0.0.1:0", "--peer", "127.0.0.3"] },
     ));
+
+  test("of a stranger are told with the words that declare it, also over IPv6", () =>
+    withDaemon(
+      async (daemon) => {
+        const to = Number((await daemon.ipcAddress()).split(":").at(-1));
+        const socket = await Bun.udpSocket({ hostname: "::1" });
+        socket.send('{"type_name":"a::T","value":"1"}', to, "::1");
+        socket.close();
+        await daemon.logged(/not declared from=".*" refused=1 hint="daemon --peer \[::1\]"/);
+      },
+      { args: ["--ipc-socket", "[::1]:0", "--peer", "[::2]"] },
+    ));
+
+  test.skipIf(ofInterface === undefined)(
+    "are taken from an address of one interface, by its number and by its name",
+    async () => {
+      const { address, scopeid, name } = ofInterface as NonNullable<typeof ofInterface>;
+      for (const zone of [scopeid, name]) {
+        await withDaemon(
+          async (daemon) => {
+            const to = Number((await daemon.ipcAddress()).split(":").at(-1));
+            const socket = await Bun.udpSocket({ hostname: "::" });
+            socket.send('{"type_name":"a::T","value":"1"}', to, `${address}%${name}`);
+            await until("it is heard", async () => {
+              const { received, strangers } = (await daemon.info()).peers;
+              expect(strangers).toBe(0);
+              return received === 1 ? true : undefined;
+            });
+            socket.close();
+          },
+          { args: ["--ipc-socket", "[::]:0", "--peer", `[${address}%${zone}]`] },
+        );
+      }
+    },
+  );
 });
