@@ -2,29 +2,11 @@
 //
 // Pure, and never guesses: anything that is not in the table of `commands.ts` is refused.
 
-import { parseAddress, parseTcpAddress } from "../address.ts";
 import { OrchestratorError } from "../errors.ts";
 import { MAX_DURATION_MS } from "../limits.ts";
-import {
-  NICE,
-  ON_FULL,
-  parseInstanceId,
-  parsePriority,
-  parseQueueBound,
-  parseTarget,
-  typeNameFault,
-} from "../model.ts";
 import { nearest } from "../nearest.ts";
 import { HABITS, OPTION_HABITS } from "./habits.ts";
-import {
-  environmentFault,
-  formatDuration,
-  nameFault,
-  parseDuration,
-  pathFault,
-  RESTART_POLICIES,
-  STOP_SIGNALS,
-} from "../settings.ts";
+import { formatDuration, parseDuration } from "../settings.ts";
 import { COMMANDS, findCommand, NOUNS, usage } from "./commands.ts";
 import {
   CLI,
@@ -32,18 +14,9 @@ import {
   COMMON_OPTIONS,
   DAEMON,
   type Option,
-  SHELLS,
   type ValueKind,
 } from "./surface.ts";
-import {
-  CONDITIONS,
-  FORMATS,
-  messageType,
-  parseCount,
-  parseTime,
-  patternFault,
-  SORT_COLUMNS,
-} from "./values.ts";
+import { valueFault, valuesLike } from "./values.ts";
 
 const SEE_HELP = `see "${CLI} help"`;
 
@@ -315,99 +288,11 @@ function takeArguments(
 }
 
 function checkValue(kind: ValueKind, name: string, value: string): void {
-  const fault = value === "" ? "it is empty" : valueFault(kind, value);
+  const fault = valueFault(kind, value);
   if (fault === undefined) return;
   // The value of a variable may be secret.
   const shown = kind === "variable" ? value.replace(/=.*/s, "=…") : value;
   throw misuse(`Cannot use ${quote(shown)} as ${name}: ${fault}`, meant(valuesLike(kind, value)));
-}
-
-/** Values that somebody may have meant who gave a wrong one. */
-function valuesLike(kind: ValueKind, value: string): string[] {
-  if (kind === "duration") return /^[0-9]+$/.test(value) ? [`${value}s`] : [];
-  const words = WORDS[kind] ?? [];
-  const near = nearest(value, words);
-  return near.length > 0 || kind !== "signal" ? near : nearest(`SIG${value}`, words);
-}
-
-/** Those of values that are one of a few words. */
-const WORDS: Readonly<Partial<Record<ValueKind, readonly string[]>>> = {
-  priority: Object.keys(NICE),
-  policy: ON_FULL,
-  restart: RESTART_POLICIES,
-  signal: STOP_SIGNALS,
-  stream: ["stdout", "stderr"],
-  column: SORT_COLUMNS,
-  shell: SHELLS,
-  condition: [...CONDITIONS, "message:TYPE"],
-  format: FORMATS,
-};
-
-/** @throws `misuse` for an address, whose parser names the fault itself */
-function valueFault(kind: ValueKind, value: string): string | undefined {
-  switch (kind) {
-    case "id":
-      return parseInstanceId(value) === undefined ? "it is not a UUID" : undefined;
-    case "priority":
-      return parsePriority(value) === undefined ? "it is high, normal or low" : undefined;
-    case "type":
-      return typeNameFault(value);
-    case "address":
-      parseAddress(value);
-      return undefined;
-    case "target":
-      if (parseTarget(value) !== undefined || !value.includes(":")) return undefined;
-      return parseTcpAddress(value).port === 0 ? "the port is not 1 to 65535" : undefined;
-    case "queue":
-      return parseQueueBound(value) === undefined
-        ? "it is neither a size up to 256MiB nor a number of messages"
-        : undefined;
-    case "name":
-      return nameFault(value);
-    case "variable": {
-      const [key = ""] = value.split("=", 1);
-      if (!value.includes("=")) return "it is not KEY=VALUE";
-      return environmentFault({ [key]: value.slice(key.length + 1) });
-    }
-    case "duration":
-      return parseDuration(value) === undefined
-        ? "it is not a time such as 250ms, 5s or 2m"
-        : undefined;
-    case "time":
-      return parseTime(value, 0) === undefined
-        ? "it is neither a time ago such as 5m, nor a time such as 13:06 or 2026-11-23T13:06:28Z"
-        : undefined;
-    case "count":
-      return parseCount(value) === undefined ? "it is not a number up to 1000000" : undefined;
-    case "pattern":
-      return patternFault(value);
-    case "condition": {
-      const typeName = messageType(value);
-      return typeName === undefined ? noneOf(kind, value) : typeNameFault(typeName);
-    }
-    case "policy":
-    case "restart":
-    case "signal":
-    case "stream":
-    case "column":
-    case "shell":
-    case "format":
-      return noneOf(kind, value);
-    case "path":
-    case "file":
-    case "folder": {
-      const fault = pathFault(value);
-      return fault === undefined ? undefined : `it ${fault}`;
-    }
-    case "instance":
-    case "text":
-      return undefined;
-  }
-}
-
-function noneOf(kind: ValueKind, value: string): string | undefined {
-  const words = WORDS[kind] ?? [];
-  return words.includes(value) ? undefined : `it is none of ${words.join(", ")}`;
 }
 
 function misuse(message: string, hint?: string): OrchestratorError {
