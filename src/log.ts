@@ -270,7 +270,7 @@ function formatRecord(
   const where = spans === "" ? "" : `${escapeText(spans)}: `;
   let line =
     `${formatTime(timeMs)} ${level.toUpperCase().padStart(5)} ` +
-    `${where}orchestrator::${target}: ${escapeText(shorten(message))}`;
+    `${where}orchestrator::${target}: ${escapeText(shorten(message, MAX_LOG_TEXT))}`;
   for (const key in fields) {
     const value = fields[key];
     if (value !== undefined) line += ` ${key}=${formatValue(value)}`;
@@ -288,12 +288,15 @@ function formatTime(timeMs: number): string {
 /** Words, numbers, ids and `Name(arguments)` stand as they are; any other text is quoted. */
 function formatValue(value: string | number | boolean | null): string {
   if (typeof value !== "string") return String(value);
-  const text = shorten(value);
+  const text = shorten(value, MAX_LOG_TEXT);
   return /^[A-Za-z0-9._:()+,@-]+$/.test(text) ? text : escapeText(JSON.stringify(text));
 }
 
-function shorten(text: string): string {
-  return text.length > MAX_LOG_TEXT ? `${text.slice(0, MAX_LOG_TEXT)}…` : text;
+/** At most so many units of a text, with an ellipsis in place of the rest; no character is halved. */
+export function shorten(text: string, length: number): string {
+  if (text.length <= length) return text;
+  const isHalf = (text.codePointAt(length - 1) as number) > 0xffff;
+  return `${text.slice(0, isHalf ? length - 1 : length)}…`;
 }
 
 /** Records of which each cause is logged at most once a second; the others are counted. */

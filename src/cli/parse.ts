@@ -4,6 +4,7 @@
 
 import { OrchestratorError } from "../errors.ts";
 import { MAX_DURATION_MS } from "../limits.ts";
+import { shorten } from "../log.ts";
 import { nearest } from "../nearest.ts";
 import { HABITS, OPTION_HABITS } from "./habits.ts";
 import { formatDuration, parseDuration } from "../settings.ts";
@@ -309,6 +310,5 @@ function meant(candidates: readonly string[]): string | undefined {
 }
 
 function quote(text: string): string {
-  const isLong = text.length > SHOWN_CHARACTERS;
-  return JSON.stringify(isLong ? `${text.slice(0, SHOWN_CHARACTERS)}…` : text);
+  return JSON.stringify(shorten(text, SHOWN_CHARACTERS));
 }

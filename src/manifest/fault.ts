@@ -3,7 +3,11 @@
 import { relative } from "node:path";
 
 import { showJson } from "../json.ts";
+import { shorten } from "../log.ts";
 import { nearest } from "../nearest.ts";
+
+/** What is shown of a text that is wrong. */
+const SHOWN_CHARACTERS = 64;
 
 /** The keys and places in lists that lead to a value: `["links", 0, "to"]`. */
 export type KeyPath = readonly (string | number)[];
@@ -69,5 +73,5 @@ export function anyOf(words: readonly string[]): string {
 
 /** What somebody wrote, short and on one line. */
 export function quote(text: string): string {
-  return JSON.stringify(text.length > 64 ? `${text.slice(0, 63)}…` : text);
+  return JSON.stringify(shorten(text, SHOWN_CHARACTERS));
 }

@@ -301,6 +301,8 @@ describe("parseCommand() refuses", () => {
     expect(() => parseCommand(["runtime", "add", "p", "--name", long])).toThrow(
       `${shown} --name: it is longer than 64 characters`,
     );
+    const shorter = `${"x".repeat(199)}…`; // without half a character
+    expect(() => parseCommand([`${"x".repeat(199)}😀…`])).toThrow(`Cannot run "${shorter}"`);
   });
 
   test("a type name that is too long, and an empty word", () => {
