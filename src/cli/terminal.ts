@@ -165,15 +165,25 @@ async function readAnswer(question: string): Promise<string> {
   process.stderr.write(question);
   const { promise, resolve } = Promise.withResolvers<string>();
   const input = process.stdin;
-  input.once("data", (data: Buffer) => resolve(data.toString()));
-  input.once("end", () => {
+  const onData = (data: Buffer): void => {
+    input.pause(); // what comes behind the line is the answer to another question
+    const end = data.indexOf("\n") + 1 || data.length;
+    if (end < data.length) input.unshift(data.subarray(end));
+    resolve(data.toString("utf8", 0, end));
+  };
+  const onEnd = (): void => {
     process.stderr.write("\n"); // a person who types Ctrl-D ends no line
     resolve("");
-  });
+  };
+  if (input.readableEnded) onEnd();
+  else input.once("data", onData).once("end", onEnd);
+  input.ref();
+  input.resume(); // an earlier question has paused it
   const answer = await promise;
+  input.off("data", onData).off("end", onEnd);
   input.pause();
   input.unref();
-  return answer.split("\n")[0]?.trim() ?? "";
+  return answer.trim();
 }
 
 /**
