@@ -1,7 +1,7 @@
 // Manifests against a real daemon: plan, up, down and export, through pipes and at a real terminal.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import type { Daemon } from "../support/daemon.ts";
@@ -318,6 +318,11 @@ describe("up", () => {
       bench.write("[instances.ping]\npath = '/dev/null'\n");
       expect((await bench.run("plan")).err).toBe(
         "note: ping: it is not a regular file: /dev/null; up would refuse it\n",
+      );
+      symlinkSync("circle", join(bench.folder, "circle"));
+      bench.write("[instances.ping]\npath = 'circle'\n");
+      expect((await bench.run("up")).err).toMatch(
+        /the program of "ping" cannot be looked at; .*\ncaused by: too many symbolic links .*circle$/m,
       );
       const closed = join(bench.folder, "closed");
       bench.write(STEADY, "closed");

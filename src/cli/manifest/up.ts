@@ -1,9 +1,9 @@
 // `up`, `plan` and `down`: a manifest against what is there; the plan, the question, the outcome.
 
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { readFileSync, type Stats, statSync } from "node:fs";
 import { basename } from "node:path";
 
-import { OrchestratorError } from "../../errors.ts";
+import { messageChain, OrchestratorError, systemCode } from "../../errors.ts";
 import { showJson } from "../../json.ts";
 import { escapeText } from "../../log.ts";
 import { formatPlan } from "../../manifest/describe.ts";
@@ -153,9 +153,12 @@ function* programFaults(session: Session, { instances }: Plan): Generator<Progra
     const { path, copy } = wanted;
     if (!copy && !isHere) continue; // that of another machine is not ours
     const hint = `mend instances.${name}.path`;
-    const stat = existsSync(path) ? statSync(path) : undefined;
-    if (stat === undefined) {
-      yield { name, what: "is not there", fault: `no such file: ${path}`, hint };
+    const stat = lookAt(path);
+    if (stat instanceof Error) {
+      const isNone = systemCode(stat) === "ENOENT";
+      const what = isNone ? "is not there" : "cannot be looked at";
+      const fault = isNone ? "no such file" : messageChain(stat).join(": ");
+      yield { name, what, fault: `${fault}: ${path}`, hint };
     } else if (stat.isDirectory()) {
       yield { name, what: "is none", fault: `it is a folder: ${path}`, hint };
     } else if (!stat.isFile()) {
@@ -165,6 +168,15 @@ function* programFaults(session: Session, { instances }: Plan): Generator<Progra
       const chmod = `chmod +x ${shellWord(path)}`;
       yield { name, what: reason, fault: `it ${reason}: ${path}`, hint: chmod };
     }
+  }
+}
+
+/** One look: a file may be taken away between two. */
+function lookAt(path: string): Stats | Error {
+  try {
+    return statSync(path);
+  } catch (error) {
+    return error as Error;
   }
 }
 
