@@ -5,6 +5,7 @@ import { shortName } from "./table.ts";
 
 /** A length of time with its two largest units: `3.2 s`, `5 min 12 s`, `2 d 3 h`. */
 export function formatDuration(ms: number): string {
+  if (!Number.isFinite(ms)) return "an unknown time"; // a daemon of another release leaves it out
   if (ms < 1_000) return `${Math.max(0, Math.round(ms))} ms`;
   if (ms < 9_950) return `${(ms / 1_000).toFixed(1).replace(/\.0$/, "")} s`;
   const seconds = Math.round(ms / 1_000);

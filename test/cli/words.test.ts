@@ -22,6 +22,8 @@ test.each([
   [3_600_000, "1 h"],
   [7_380_000, "2 h 3 min"],
   [183_600_000, "2 d 3 h"],
+  [Number.NaN, "an unknown time"],
+  [Number.POSITIVE_INFINITY, "an unknown time"],
 ])("formatDuration(%d) is %s", (ms, text) => {
   expect(formatDuration(ms)).toBe(text);
 });
