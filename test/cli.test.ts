@@ -200,6 +200,34 @@ describe("main() sends and prints", () => {
     });
   });
 
+  test("runtime add says itself what the daemon would refuse as too long", async () => {
+    const seen: unknown[] = [];
+    using daemon = friendly(seen);
+    const add = (...more: string[]): Promise<Ran> =>
+      run(["runtime", "add", ...more, "--name", "ping", "--socket", daemon.path]);
+    const half = "x".repeat(40_000);
+    const refused = await run(
+      ["runtime", "add", "/opt/ping", "--socket", daemon.path, "--", half, half],
+      {},
+    );
+    expect([refused.code, refused.err]).toEqual([
+      2,
+      "error: Cannot use the arguments: they are 80002 bytes long, more than 65536\n" +
+        "hint: write them into a script, and add that\n",
+    ]);
+    expect((await add("/opt/ping", "--env", `A=${half}`, "--env", `B=${half}`)).err).toBe(
+      "error: Cannot use the environment: it is 80006 bytes long, more than 65536\n" +
+        "hint: let a script set the variables, and add that\n",
+    );
+    const long = `${"x/".repeat(2_043)}ping`; // fits alone, and not behind the user's folder
+    const asPath = "error: Cannot use PATH: as a whole, it is longer than 4095 bytes\n";
+    expect((await add(long)).err).toStartWith(asPath);
+    expect((await add("/opt/ping", "--cwd", long)).err).toStartWith(
+      asPath.replace("PATH", "--cwd"),
+    );
+    expect(seen).toEqual([]);
+  });
+
   test("the environment names the daemon, and --socket comes first", async () => {
     const seen: unknown[] = [];
     using daemon = friendly(seen);

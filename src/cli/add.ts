@@ -9,9 +9,11 @@ import { escapeText } from "../log.ts";
 import { parseEnvironmentFile } from "../manifest/variables.ts";
 import { type InstanceId, newInstanceId, parseInstanceId, type Priority } from "../model.ts";
 import {
+  argumentsFault,
   environmentFault,
   type InstanceSettings,
   parseDuration,
+  pathFault,
   type RestartPolicy,
   type StopSignal,
 } from "../settings.ts";
@@ -87,17 +89,33 @@ function settingsOf(values: Values, folder: string): Partial<InstanceSettings> {
     if (value !== undefined) take(value);
   };
   const args = values.all("ARG");
+  refuse("the arguments", argumentsFault(args), "write them into a script, and add that");
   if (args.length > 0) settings.args = args;
   const env = environmentOf(values, folder);
+  refuse("the environment", environmentFault(env), "let a script set the variables, and add that");
   if (Object.keys(env).length > 0) settings.env = env;
   text("--name", (name) => (settings.name = name));
-  text("--cwd", (path) => (settings.cwd = resolve(folder, path)));
+  text("--cwd", (path) => (settings.cwd = locate(folder, path, "--cwd")));
   text("--restart", (policy) => (settings.restart = policy as RestartPolicy));
   text("--restart-delay", (time) => (settings.restartDelayMs = parseDuration(time) as number));
   text("--stop-signal", (signal) => (settings.stopSignal = signal as StopSignal));
   text("--stop-grace", (time) => (settings.stopGraceMs = parseDuration(time) as number));
   text("--priority", (priority) => (settings.priority = priority as Priority));
   return settings;
+}
+
+/** What is known to be refused is told in the words of who types. @throws `misuse` if there is a fault */
+function refuse(what: string, fault: string | undefined, hint: string): void {
+  if (fault === undefined) return;
+  throw new OrchestratorError("misuse", `Cannot use ${what}: ${fault}`, { hint });
+}
+
+/** The path that `text` names in a folder. @throws `misuse` if the whole of it is too long */
+function locate(folder: string, text: string, name: string): string {
+  const path = resolve(folder, text);
+  const fault = pathFault(path);
+  refuse(name, fault && `as a whole, it ${fault}`, "move what it names to a shorter path");
+  return path;
 }
 
 /** @throws `misuse` for a file that cannot be read or used */
@@ -142,7 +160,7 @@ export function findProgram(
   folder: string,
   env: Readonly<Record<string, string | undefined>>,
 ): string {
-  const path = resolve(folder, text);
+  const path = locate(folder, text, "PATH");
   if (text.includes("/") || isFile(path)) return path;
   return Bun.which(text, { PATH: env["PATH"] ?? "", cwd: folder }) ?? path;
 }
