@@ -232,16 +232,14 @@ export const COMMANDS: readonly Command[] = [
   {
     name: "completion",
     summary: "Print a script with which a shell completes commands, options and names",
-    details:
-      "The scripts are for the executable; they ask it for the words that fit.\n" +
-      "words: exit code 0 without a word if a path may follow, 3 if nothing is known.",
-    arguments: [
-      { name: "SHELL", kind: "shell", text: "bash, zsh or fish; words: for the scripts" },
-    ],
-    rest: { name: "WORD", kind: "text", text: "what is typed so far" },
+    details: "The scripts are for the executable; they ask it for the words that fit.",
+    arguments: [{ name: "SHELL", kind: "shell", text: "bash, zsh or fish" }],
+    rest: { name: "WORD", kind: "text", isHidden: true, text: "what is typed so far" },
     options: [],
-    examples: ["completion bash", "completion words -- stop ''"],
-    json: '`{"words":[{"word","text"}, …],"files"}`; `files`: a path may follow; a script is no JSON',
+    examples: ["completion bash"],
+    json:
+      "a script is no JSON; what it asks for is " +
+      '`{"words":[{"word","text"}, …],"files"}`, where `files` says that a path may follow',
   },
   {
     name: "version",
@@ -275,7 +273,8 @@ function usageWords(command: Command, listsOptions: boolean): string {
     else if (listsOptions) words.push(`[${text}]${option.isList === true ? "…" : ""}`);
   }
   if (!listsOptions) words.push("[options]");
-  if (command.rest !== undefined) words.push(`[-- ${command.rest.name}…]`);
+  if (command.rest !== undefined && command.rest.isHidden !== true)
+    words.push(`[-- ${command.rest.name}…]`);
   return words.join(" ");
 }
 

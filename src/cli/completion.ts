@@ -9,7 +9,14 @@ import { RESTART_POLICIES, STOP_SIGNALS } from "../settings.ts";
 import { COMMANDS, findCommand, NOUNS } from "./commands.ts";
 import { Values } from "./parse.ts";
 import { Session } from "./session.ts";
-import { type Command, COMMON_OPTIONS, type Option, SHELLS, type ValueKind } from "./surface.ts";
+import {
+  ASKED_BY_SCRIPTS,
+  type Command,
+  COMMON_OPTIONS,
+  type Option,
+  SHELLS,
+  type ValueKind,
+} from "./surface.ts";
 import { CONDITIONS, FORMATS, SORT_COLUMNS } from "./values.ts";
 import { stateWords } from "./words.ts";
 
@@ -29,7 +36,7 @@ export interface Offers {
 export async function completion(session: Session): Promise<number> {
   const { terminal, values } = session;
   const shell = values.get("SHELL") as string;
-  if (shell !== "words") {
+  if (shell !== ASKED_BY_SCRIPTS) {
     await terminal.write(SCRIPTS[shell] as string);
     return 0;
   }

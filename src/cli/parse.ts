@@ -281,7 +281,7 @@ function takeArguments(
   if (extra !== undefined) {
     throw misuse(
       `Cannot run "${command.name}": ${quote(extra)} is one word too many`,
-      command.rest === undefined
+      command.rest === undefined || command.rest.isHidden === true
         ? usageHint(command)
         : `${command.rest.text} stands behind "--": ${CLI} ${command.name} … -- ${extra}`,
     );

@@ -69,6 +69,8 @@ export interface Argument {
   /** Takes all words that follow; only the last one may. */
   readonly isList?: boolean;
   readonly isOptional?: boolean;
+  /** Not shown to people: only our own scripts give it. */
+  readonly isHidden?: boolean;
   readonly kind: ValueKind;
   readonly text: string;
 }
@@ -110,8 +112,11 @@ export const INSTANCE: Argument = {
   text: "the instance: its name, its id, or the beginning or end of its id if no other has it",
 };
 
-/** What `completion` takes; `words` is what its scripts ask for. */
-export const SHELLS = ["bash", "zsh", "fish", "words"] as const;
+/** Those for which `completion` has a script. */
+export const SHELLS = ["bash", "zsh", "fish"] as const;
+
+/** What the scripts say in the place of a shell to ask for words; nobody else needs to know. */
+export const ASKED_BY_SCRIPTS = "words";
 
 export const QUIET: Option = { name: "--quiet", short: "-q", text: "print ids only" };
 

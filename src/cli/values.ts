@@ -21,7 +21,7 @@ import {
   RESTART_POLICIES,
   STOP_SIGNALS,
 } from "../settings.ts";
-import { SHELLS, type ValueKind } from "./surface.ts";
+import { ASKED_BY_SCRIPTS, SHELLS, type ValueKind } from "./surface.ts";
 
 /** States that can be waited for. */
 export const CONDITIONS = ["running", "connected", "stopped", "exited", "failed"] as const;
@@ -134,12 +134,13 @@ export function valueFault(kind: ValueKind, value: string): string | undefined {
       const typeName = messageType(value);
       return typeName === undefined ? noneOf(kind, value) : typeNameFault(typeName);
     }
+    case "shell":
+      return value === ASKED_BY_SCRIPTS ? undefined : noneOf(kind, value);
     case "policy":
     case "restart":
     case "signal":
     case "stream":
     case "column":
-    case "shell":
     case "format":
       return noneOf(kind, value);
     case "path":

@@ -50,7 +50,7 @@ describe("offer()", () => {
     ["logs --stream ", ["stdout", "stderr"]],
     ["runtime add ", []],
     ["runtime add ./x -- ", []],
-    ["completion ", ["bash", "zsh", "fish", "words"]],
+    ["completion ", ["bash", "zsh", "fish"]],
     ["nonsense ", []],
   ])("%s", async (line, expected) => {
     expect(await words(line)).toEqual(expected);

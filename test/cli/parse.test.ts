@@ -287,6 +287,12 @@ describe("parseCommand() refuses", () => {
       'Cannot use "orchestrator" as an address: it is neither a path with a "/" nor HOST:PORT',
       "for a socket in this folder, write ./orchestrator",
     ],
+    ["completion word", 'Cannot use "word" as SHELL: it is none of bash, zsh, fish'],
+    [
+      "completion bash fish",
+      'Cannot run "completion": "fish" is one word too many',
+      "usage: bun run cli completion SHELL",
+    ],
   ];
   test.each(table)("%s", (line, ...expected) => {
     expect(refusal(words(line))).toEqual(expected);
