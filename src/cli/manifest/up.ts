@@ -3,7 +3,14 @@
 import { readFileSync, type Stats, statSync } from "node:fs";
 import { basename } from "node:path";
 
-import { messageChain, OrchestratorError, systemCode } from "../../errors.ts";
+import {
+  type ErrorCode,
+  errorCode,
+  hinted,
+  messageChain,
+  OrchestratorError,
+  systemCode,
+} from "../../errors.ts";
 import { showJson } from "../../json.ts";
 import { escapeText } from "../../log.ts";
 import { formatPlan } from "../../manifest/describe.ts";
@@ -261,8 +268,14 @@ async function tellFailure(
   }
   const asked = { command, values: session.values };
   const { terminal, isJson, reportColour } = session;
-  terminal.report(isJson ? errorDocument(error, asked) : formatError(error, asked, reportColour));
+  const told = OUTPACED.includes(errorCode(error)) ? hinted(error, OUTPACED_HINT) : error;
+  terminal.report(isJson ? errorDocument(told, asked) : formatError(told, asked, reportColour));
 }
+
+/** What a step of a plan that fits is never refused with: somebody was in between. */
+const OUTPACED: readonly ErrorCode[] = ["already_exists", "not_found", "wrong_state"];
+const OUTPACED_HINT =
+  "somebody has changed that since the plan was made, perhaps another up or down";
 
 /** What was done and what was not, after a failure or Ctrl-C. */
 function tellLeft({ terminal, isJson }: Session, outcomes: readonly Outcome[]): void {
