@@ -5,6 +5,13 @@ declare module "bun" {
     /** The file descriptor; -1 when it is closed. */
     readonly fd: number;
   }
+
+  /** Takes over a descriptor. */
+  function connect<Data = undefined>(options: FdConnectOptions<Data>): Promise<Socket<Data>>;
+
+  interface FdConnectOptions<Data = undefined> extends SocketOptions<Data> {
+    readonly fd: number;
+  }
 }
 
 export {};

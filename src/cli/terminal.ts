@@ -49,7 +49,7 @@ const EXIT_MS = 50;
 /** What starting and ending the process takes of the time in which a failure is to be reported. */
 const START_AND_EXIT_MS = 200;
 
-/** Pause between two looks at standard output while there is nothing to write. */
+/** Pause between two looks at a standard output of whose end nobody tells, such as a socket. */
 const PIPE_POLL_MS = 500;
 
 /** What `node:tty` is built on. That takes 3 ms to load, and the C library by `bun:ffi` 1 ms. */
@@ -132,8 +132,13 @@ export function processTerminal(): Terminal {
       return taken;
     },
     async outputClosed() {
-      const hasReader = await pipeWatch();
       const { promise, resolve } = Promise.withResolvers<void>();
+      const { fstatSync } = await import("node:fs");
+      const stat = fstatSync(1);
+      if (!stat.isFIFO() && !stat.isSocket()) return promise; // a terminal or a file stays
+      const isTold = stat.isFIFO() && (await pipeEnd());
+      const hasReader = await readerTest();
+      if (isTold && hasReader?.() !== true) return;
       if (hasReader !== undefined) {
         pipePoll = setInterval(() => hasReader() || resolve(), PIPE_POLL_MS);
       }
@@ -187,18 +192,31 @@ async function readAnswer(question: string): Promise<string> {
 }
 
 /**
- * A way to see whether somebody still reads standard output, without writing to it; undefined if it
- * is no pipe. `head -1` on a silent stream would otherwise keep the command for ever.
+ * Resolves with true when the pipe that is standard output has lost its reader, with false if the system
+ * does not tell. `head -1` on a silent stream would otherwise keep the command for ever.
  */
-async function pipeWatch(): Promise<(() => boolean) | undefined> {
+async function pipeEnd(): Promise<boolean> {
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const { constants, openSync } = await import("node:fs");
   try {
-    const [{ ptr }, { fstatSync }, { openLibc }] = await Promise.all([
+    // Opened anew, so that its flags are not those of everybody who writes there.
+    const fd = openSync("/proc/self/fd/1", constants.O_WRONLY | constants.O_NONBLOCK);
+    // No socket, and nothing is sent: the runtime closes what the system says is broken.
+    const handlers = { data: () => {}, close: () => resolve(true) };
+    (await Bun.connect({ fd, socket: handlers })).unref();
+  } catch {
+    return false;
+  }
+  return promise;
+}
+
+/** A way to see whether standard output has a reader; undefined if the system does not tell. */
+async function readerTest(): Promise<(() => boolean) | undefined> {
+  try {
+    const [{ ptr }, { openLibc }] = await Promise.all([
       import("bun:ffi"),
-      import("node:fs"),
       import("../host/libc.ts"),
     ]);
-    const stat = fstatSync(1);
-    if (!stat.isFIFO() && !stat.isSocket()) return undefined;
     const libc = openLibc({ poll: { args: ["ptr", "u64", "i32"], returns: "i32" } });
     if (libc === undefined) return undefined; // the next write will tell
     const POLLERR = 0x08;
