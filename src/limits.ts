@@ -209,6 +209,9 @@ export const SHARED_TURNS_MS = 10;
 /** What is read in one turn in any case; the least that is worth one. */
 export const MIN_SLICE_BYTES: number = 2 * KIB;
 
+/** Of a line of output, what the answer of a command shows that is about more: `logs` prints all of it. */
+export const MAX_SHOWN_LINE = 500;
+
 /** Of standard error, what is kept of an instance to say why it ended. */
 export const LAST_WORDS_BYTES = 300;
 

@@ -62,7 +62,8 @@ export const EVERYDAY: readonly Command[] = [
     summary: "Say what an instance is doing, why, and what it has done last",
     details:
       "Exit code 3 if one of them does not run. Without a NAME it says what the daemon holds, as no\n" +
-      "command at all does, with exit code 5 if there is none.",
+      "command at all does, with exit code 5 if there is none. Of a line of output it shows the first\n" +
+      "500 characters, logs all of it.",
     arguments: [OPTIONAL_NAMES],
     options: [],
     examples: ["status ping", "status ping pong", "status"],

@@ -10,7 +10,8 @@ import type {
   RuntimeInfo,
 } from "../protocol/info.ts";
 import { isObject } from "../json.ts";
-import { escapeText } from "../log.ts";
+import { MAX_SHOWN_LINE } from "../limits.ts";
+import { escapeText, shorten } from "../log.ts";
 import type { InstanceId } from "../model.ts";
 import { DEFAULT_SETTINGS } from "../settings.ts";
 import { eventDocument } from "./events.ts";
@@ -296,7 +297,8 @@ function eventLines(
 
 function outputLines({ colour, terminal }: Session, lines: readonly LineInfo[]): string[] {
   return lines.map(({ time, line }) => {
-    const text = terminal.outputIsScreen ? tamed(line, colour) : line;
+    const shown = shorten(line, MAX_SHOWN_LINE);
+    const text = terminal.outputIsScreen ? tamed(shown, colour) : shown;
     return `${paint(colour, "2", formatMoment(time))}  ${text}`;
   });
 }

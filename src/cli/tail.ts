@@ -1,6 +1,8 @@
 // The last lines of an instance: what it had to say before it was asked about.
 
 import type { EventInfo, LineInfo } from "../protocol/info.ts";
+import { MAX_SHOWN_LINE } from "../limits.ts";
+import { shorten } from "../log.ts";
 import type { InstanceId } from "../model.ts";
 import { tamed } from "./logs.ts";
 import type { Chosen, Session } from "./session.ts";
@@ -40,9 +42,10 @@ export async function lastOutput(
     if (lines.length === 0) return `${name} has printed nothing\n`;
     const { outputIsScreen, reportIsScreen } = session.terminal;
     const isScreen = outputIsScreen || reportIsScreen;
-    const shown = lines.map(
-      ({ line }) => `  ${isScreen ? tamed(line, session.reportColour) : line}\n`,
-    );
+    const shown = lines.map(({ line }) => {
+      const text = shorten(line, MAX_SHOWN_LINE);
+      return `  ${isScreen ? tamed(text, session.reportColour) : text}\n`;
+    });
     return `last output of ${name}:\n${shown.join("")}`;
   } catch {
     return ""; // what has failed is told already

@@ -1,7 +1,8 @@
 // `why`: one paragraph about each instance: what it is doing, what has brought it there, what to do.
 
 import type { EventInfo, Info, LineInfo, LinkInfo } from "../protocol/info.ts";
-import { escapeText } from "../log.ts";
+import { MAX_SHOWN_LINE } from "../limits.ts";
+import { escapeText, shorten } from "../log.ts";
 import { mendingOf } from "./print.ts";
 import { type Chosen, nameOf, namesOf, type Session } from "./session.ts";
 import { CLI } from "./surface.ts";
@@ -72,7 +73,9 @@ export function explain(facts: Facts, nameOfId: NameOf, nowMs: number): Explanat
   const exited = events.findLast(({ kind }) => kind === "exited");
   const refused = events.findLast(({ kind }) => kind === "start_failed");
   const words =
-    lastLine === undefined ? "It printed nothing." : `Its last line: "${lastLine.line}".`;
+    lastLine === undefined
+      ? "It printed nothing."
+      : `Its last line: "${shorten(lastLine.line, MAX_SHOWN_LINE)}".`;
   const ended = endWords(instance, exited, nowMs);
   const mended = (reason: string): string => mendingWords(reason, instance);
   const next = { start: `start ${name}`, stop: `stop ${name}`, logs: `logs ${name}` };

@@ -94,6 +94,26 @@ describe("a daemon that", () => {
     expect(status.out).toStartWith(`ping  running\n  id         ${A}\n  program    /opt/ping\n`);
   });
 
+  test("tells very long lines is shown by their beginnings, but for logs and programs", async () => {
+    const line = "x".repeat(60_000);
+    const output = stream([{ time: 0, id: A, stream: "stdout", line }]);
+    const failed = { ...STOPPED, name: "ping", state: "failed", reason: "it crashed" };
+    using daemon = answering({
+      ...known,
+      Info: (connection) => connection.ok({ ...INFO, runtimes: { [A]: failed } }),
+      Resources: (connection) => connection.ok({}),
+      Events: stream([]),
+      Output: output,
+    });
+    const shown = `${"x".repeat(500)}…`;
+    const status = await at(daemon, "status ping");
+    expect(status.out).toEndWith(`  ${shown}\n`);
+    expect((await at(daemon, "why ping")).out).toContain(`Its last line: "${shown}".`);
+    expect((await at(daemon, "logs ping")).out).toBe(`${line}\n`);
+    const [{ output: lines }] = JSON.parse((await at(daemon, "status ping --json")).out).instances;
+    expect(lines[0].line).toBe(line);
+  });
+
   test("hangs while somebody waits is reported with 6 (R30)", async () => {
     let isHung = false;
     using daemon = answering({
