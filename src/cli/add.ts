@@ -19,6 +19,7 @@ import {
 } from "../settings.ts";
 import type { Request } from "../protocol.ts";
 import type { Values } from "./parse.ts";
+import { shellWord } from "./print.ts";
 import type { Session } from "./session.ts";
 import { readTextFile } from "./text.ts";
 
@@ -154,6 +155,7 @@ function readText(path: string, file: string): string {
 /**
  * The path of a program: relative ones in the user's folder; a bare name that is no file there is
  * searched in PATH.
+ * @throws `misuse` if it is not found there, or the whole of it is too long
  */
 export function findProgram(
   text: string,
@@ -161,8 +163,15 @@ export function findProgram(
   env: Readonly<Record<string, string | undefined>>,
 ): string {
   const path = locate(folder, text, "PATH");
-  if (text.includes("/") || isFile(path)) return path;
-  return Bun.which(text, { PATH: env["PATH"] ?? "", cwd: folder }) ?? path;
+  const isPath = text.includes("/") || text === "." || text === "..";
+  if (isPath || isFile(path)) return path;
+  const found = Bun.which(text, { PATH: env["PATH"] ?? "", cwd: folder });
+  if (found !== null) return found;
+  const fault = "it is not found in PATH, and is no file of this folder";
+  const here = `./${text}`; // may still come
+  throw new OrchestratorError("misuse", `Cannot add ${JSON.stringify(text)}: ${fault}`, {
+    hint: `write ${shellWord(here)} for a file of this folder, or the whole path of another`,
+  });
 }
 
 /** What cannot be looked at is none. */
