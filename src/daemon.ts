@@ -347,10 +347,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   let daemon: Daemon;
   try {
     const options = readOptions(argv);
-    if (typeof options === "string") {
-      process.stdout.write(options);
-      return 0;
-    }
+    if (typeof options === "string") return await print(options);
     daemon = await startDaemon({ ...options, writeLog: (line) => log.write(`${line}\n`) });
   } catch (error) {
     return reportFatal(error, log);
@@ -366,6 +363,17 @@ export async function main(argv: readonly string[]): Promise<number> {
   signals.onSecond = () => daemon.kill();
   await daemon.stop();
   log.flush();
+  return 0;
+}
+
+/** Prints a page as other commands do, also where nobody reads it. @throws `io` if it cannot be written */
+async function print(page: string): Promise<number> {
+  const { ClosedPipe, processTerminal } = await import("./cli/terminal.ts");
+  try {
+    await processTerminal().write(page);
+  } catch (error) {
+    if (!(error instanceof ClosedPipe)) throw error;
+  }
   return 0;
 }
 

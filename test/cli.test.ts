@@ -7,6 +7,7 @@ import { type FakeConnection, FakeDaemon } from "./support/fake-daemon.ts";
 import { A, B, friendly, INFO, type Ran, run, type Setting, STOPPED } from "./support/typist.ts";
 
 const CLI = join(import.meta.dir, "..", "src", "cli.ts");
+const MAIN = join(import.meta.dir, "../src/main.ts");
 
 describe("main() sends and prints", () => {
   const table: [line: string, out: string, ...requests: unknown[]][] = [
@@ -536,10 +537,11 @@ describe("the process", () => {
     using daemon = friendly([]);
     const at = ["--socket", daemon.path];
     const redirected = (argv: readonly string[], where: string) =>
-      Bun.spawn(["sh", "-c", `exec "$@" ${where}`, "sh", process.execPath, CLI, ...argv], {
+      Bun.spawn(["sh", "-c", `exec "$@" ${where}`, "sh", process.execPath, MAIN, ...argv], {
         stdio: ["ignore", "pipe", "pipe"],
       });
-    for (const argv of [["--help"], ["--version"], ["ps", ...at], ["ps", "--json", ...at]]) {
+    const pages = [["--help"], ["--version"], ["daemon", "--help"], ["daemon", "--version"]];
+    for (const argv of [...pages, ["ps", ...at], ["ps", "--json", ...at]]) {
       const { stderr, exited } = redirected(argv, to);
       const err = await stderr.text();
       expect([argv[0], await exited]).toEqual([argv[0], 1]);
