@@ -96,7 +96,10 @@ export function processTerminal(): Terminal {
   const isTerminal = terminalTest();
   const [outputIsScreen, reportIsScreen] = [isTerminal(1), isTerminal(2)];
   let isReporting = false;
-  let taken: FullScreen | undefined;
+  /** Texts for standard error that the system has not taken yet. */
+  let untaken = 0;
+  let allTaken: (() => void) | undefined;
+  let fullScreen: FullScreen | undefined;
   let pipePoll: ReturnType<typeof setInterval> | undefined;
   return {
     env: process.env,
@@ -123,13 +126,14 @@ export function processTerminal(): Terminal {
     report(text) {
       if (!isReporting) process.stderr.on("error", () => {}); // nobody is left to be told
       isReporting = true;
-      process.stderr.write(text);
+      untaken++;
+      process.stderr.write(text, () => --untaken === 0 && allTaken?.());
     },
     ask: readAnswer,
     async fullScreen(onKey, onResize) {
       const { takeScreen } = await import("./fullscreen.ts");
-      taken = takeScreen(onKey, onResize);
-      return taken;
+      fullScreen = takeScreen(onKey, onResize);
+      return fullScreen;
     },
     async outputClosed() {
       const { promise, resolve } = Promise.withResolvers<void>();
@@ -145,10 +149,13 @@ export function processTerminal(): Terminal {
       await promise;
     },
     release() {
-      taken?.leave();
+      fullScreen?.leave();
       clearInterval(pipePoll);
       process.off("SIGINT", onInterrupt);
-      setTimeout(() => process.exit(), EXIT_MS).unref();
+      const end = (): void => void setTimeout(() => process.exit(), EXIT_MS).unref();
+      // A pipe takes 64 KiB; what is behind that waits for its reader, as standard output does.
+      if (untaken === 0 || interruptedMs !== undefined) end();
+      else allTaken = end;
     },
   };
 }

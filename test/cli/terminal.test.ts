@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { FakeDaemon } from "../support/fake-daemon.ts";
@@ -90,4 +91,20 @@ describe("Terminal.outputClosed() ends a command whose output has lost its reade
     expect(await firstOf(child)).toBe("one\n");
     expect([await within("it ends", child.exited), await child.stderr.text()]).toEqual([0, ""]);
   });
+});
+
+test("Terminal.report() tells all of it, however slow its reader", async () => {
+  using daemon = new FakeDaemon(() => {});
+  const links = Array.from(
+    { length: 2_000 },
+    (_, i) => `[[links]]\ntype = "a::B${i}"\nto = "nobody"\n`,
+  );
+  writeFileSync(join(daemon.folder, "orchestrator.toml"), links.join(""));
+  const slow = `"$@" 2>&1 >/dev/null | { sleep 0.3; tail -1; }`; // as if somebody paged through it
+  const child = Bun.spawn(["sh", "-c", slow, "sh", process.execPath, CLI, "plan", daemon.folder], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  expect(await within("it ends", child.stdout.text())).toStartWith(
+    'error: Cannot use the manifest "orchestrator.toml": 2000 faults',
+  );
 });
