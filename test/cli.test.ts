@@ -194,6 +194,11 @@ describe("main() sends and prints", () => {
       expect(seen).toEqual([{ Add: expect.objectContaining({ env }) }]);
     });
 
+    test("takes any name of a variable", async () => {
+      const { seen } = await add("__proto__=1\nconstructor=2\n");
+      expect(JSON.stringify(seen)).toContain('"env":{"__proto__":"1","constructor":"2","B":"3"}');
+    });
+
     test.each([
       ["A=1\nSECRET\n", "line 2: it is not NAME=value"],
       ["=1\n", "line 1: it is not NAME=value"],

@@ -121,13 +121,15 @@ function locate(folder: string, text: string, name: string): string {
 
 /** @throws `misuse` for a file that cannot be read or used */
 function environmentOf(values: Values, folder: string): Record<string, string> {
-  const env: Record<string, string> = {};
+  const env = new Map<string, string>(); // to an object, a key may be its prototype
   for (const file of values.all("--env-file")) {
     const { variables, faults } = parseEnvironmentFile(readText(resolve(folder, file), file));
-    for (const [name, { value }] of variables) env[name] = value;
+    for (const [name, { value }] of variables) env.set(name, value);
     const [first] = faults;
     const fault =
-      first === undefined ? environmentFault(env) : `line ${first.line}: ${first.message}`;
+      first === undefined
+        ? environmentFault(Object.fromEntries(env))
+        : `line ${first.line}: ${first.message}`;
     if (fault !== undefined) {
       throw new OrchestratorError(
         "misuse",
@@ -137,9 +139,9 @@ function environmentOf(values: Values, folder: string): Record<string, string> {
   }
   for (const variable of values.all("--env")) {
     const at = variable.indexOf("=");
-    env[variable.slice(0, at)] = variable.slice(at + 1);
+    env.set(variable.slice(0, at), variable.slice(at + 1));
   }
-  return env;
+  return Object.fromEntries(env);
 }
 
 function readText(path: string, file: string): string {
