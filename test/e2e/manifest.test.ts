@@ -290,6 +290,14 @@ describe("up", () => {
       const bare = await bench.run("up a.ts");
       expect([bare.code, bare.out]).toEqual([1, ""]);
       expect(bare.err).toContain("caused by: it has no default export");
+      for (const nothing of ["null", "undefined", "await (async () => {})()"]) {
+        bench.write(`export default ${nothing};\n`, `${nothing[0]}.ts`);
+        const none = await bench.run(`plan ${nothing[0]}.ts`);
+        expect([none.code, none.err]).toEqual([
+          1,
+          expect.stringContaining("caused by: its default export is nothing: "),
+        ]);
+      }
       bench.write("export default {\n  instances: {", "cut.ts");
       expect((await bench.run("up cut.ts")).err).toMatch(/^caused by: \/.*\/cut\.ts:2:\d+: /m);
       bench.write("export default {\n  instances: 1 1,\n  links: (,\n}", "faults.ts");

@@ -73,6 +73,8 @@ async function load(file: string, sources: Sources): Promise<Loaded> {
     const module = (await import(file)) as { readonly default?: unknown };
     // Taken for an empty one, it would end everything that it has made.
     if (!("default" in module)) throw new Error("it has no default export: export default { … }");
+    if (module.default === undefined || module.default === null)
+      throw new Error("its default export is nothing: an empty manifest is {}");
     return checkManifest(file, module.default, sources);
   } catch (error) {
     throw new OrchestratorError("bad_request", `Cannot run the manifest ${JSON.stringify(file)}`, {
