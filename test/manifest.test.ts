@@ -85,6 +85,8 @@ const FULL_SHAPE: ManifestShape = defineManifest({
   remotes: { bench: { address: "192.168.1.5:2661" } },
 });
 
+const SECOND = "a second document begins here, and a manifest is one";
+
 const ENV_FILE = "# of ping\nRUST_LOG=debug\nMODE='a b' # why\n";
 
 const FULL: Manifest = {
@@ -471,6 +473,9 @@ describe("loadManifest() names file, place, key, and what is right, for", () => 
       "= 1",
       "/else/a.toml:1:1: it is not valid TOML (Expected a key but found '=')",
     ],
+    ["a.yaml", "name: x\n---\nlinks: []\n", `a.yaml:2:1: ${SECOND}`],
+    ["a.yaml", "---\nname: x\n...\n---\nlinks: []\n", `a.yaml:3:1: ${SECOND}`],
+    ["a.yaml", "name: x\n--- # nothing\n", `a.yaml:2:1: ${SECOND}`],
     ["a.txt", "", 'a.txt: "/work/a.txt" is no .toml, .yaml, .yml or .json file'],
   ])("the whole of %s: %j", (file, text, expected) => {
     expect(faultsOf({ [file]: text })[0]).toBe(expected);

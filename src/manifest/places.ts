@@ -60,6 +60,12 @@ export function parseText(source: string, format: Format): ParsedValue | SyntaxF
   }
   try {
     const value = PARSE[format](text);
+    const isList = format === "yaml" && Array.isArray(value);
+    if (isList && !isKnown && /^(---|\.\.\.)/.test(text.slice(scanner.at))) {
+      // The parser makes a list of them, which nobody has written.
+      const message = "a second document begins here, and a manifest is one";
+      return { kind: "fault", message, place: placeAt(scanner.at) };
+    }
     const { keys, values, twice } = scanner.survey;
     const place = (offset: number | undefined): Place | undefined =>
       offset === undefined ? undefined : placeAt(offset);

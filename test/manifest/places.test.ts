@@ -88,7 +88,6 @@ describe("parseText()", () => {
     ["a complex key", "a: 1\n? z\n: 2\nb: 3\n"],
     ["a table without brackets in a list", "a: 1\nz: [c: 1]\nb: 2\n"],
     ["an anchor of a key", "a: 1\n&x b: 2\n"],
-    ["a second document", "a: 1\n---\nb: 2\n"],
   ])("is silent about what stands behind %s", (_, text) => {
     expect(where(text, "yaml", "a")).toStartWith("1:1 ");
     expect(where(text, "yaml", "b")).toBe("unknown unknown");
