@@ -247,13 +247,19 @@ test("formatLinks() prints source, type, target and accounts", () => {
 });
 
 describe("Progress", () => {
-  function played(screen: boolean, steps: readonly number[], total: number): string[] {
+  function played(
+    screen: boolean,
+    steps: readonly number[],
+    total: number,
+    columns?: number,
+  ): string[] {
     const texts: string[] = [];
     let now = 1000;
     const progress = new Progress(
       (text) => texts.push(text),
       screen,
       () => now,
+      columns,
     );
     for (const sent of steps) {
       now += 60;
@@ -262,6 +268,15 @@ describe("Progress", () => {
     progress.end();
     return texts;
   }
+
+  test.each([10, 40, 60, 70])("stays on one line of a screen of %d columns", (columns) => {
+    const pictures = played(true, [1, 250e6, 500e6], 500e6, columns).slice(0, -1);
+    expect(pictures.length).toBeGreaterThan(1);
+    for (const picture of pictures) {
+      expect(Bun.stringWidth(picture.replace("\r\x1b[K", ""))).toBeLessThan(columns);
+      expect(picture).toMatch(/\d %/);
+    }
+  });
 
   test("prints one line per ten percent away from a screen", () => {
     const steps = Array.from({ length: 1000 }, (_, n) => n + 1);
