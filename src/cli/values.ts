@@ -60,6 +60,10 @@ export function parseTime(text: string, nowMs: number): number | undefined {
     return new Date(nowMs).setHours(Number(hours), Number(minutes), Number(seconds ?? 0), 0);
   }
   if (!/^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+(Z|[+-][0-9:]+)?)?$/.test(text)) return undefined;
+  // The 30th of February would be read as a day of March.
+  const day = text.slice(0, 10);
+  const midnight = new Date(`${day}T00:00Z`);
+  if (Number.isNaN(midnight.getTime()) || !midnight.toISOString().startsWith(day)) return undefined;
   // A bare date would be read as UTC, unlike a date with a time.
   const time = Date.parse(text.length === 10 ? `${text}T00:00` : text.replace(" ", "T"));
   return Number.isNaN(time) || time < 0 ? undefined : time;
