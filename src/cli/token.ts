@@ -1,6 +1,6 @@
 // `token new`: a secret file, with which clients on other machines show that they may control a daemon.
 
-import { closeSync, fsyncSync, openSync, writeSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, rmSync, writeSync } from "node:fs";
 import { resolve } from "node:path";
 
 import { OrchestratorError, systemCode } from "../errors.ts";
@@ -21,19 +21,14 @@ export async function newToken(session: Session): Promise<void> {
   try {
     fd = openSync(file, "wx", 0o600); // never one that is there, never through a link
   } catch (cause) {
-    const isThere = systemCode(cause) === "EEXIST";
-    throw new OrchestratorError(
-      isThere ? "already_exists" : "io",
-      `Cannot write the token to ${JSON.stringify(file)}`,
-      {
-        cause,
-        ...(isThere ? { hint: "choose another file, or remove that one" } : {}),
-      },
-    );
+    throw unwritten(file, cause);
   }
   try {
     writeSync(fd, `${token}\n`);
     fsyncSync(fd);
+  } catch (cause) {
+    rmSync(file, { force: true }); // half a token would be in the way of a whole one
+    throw unwritten(file, cause);
   } finally {
     closeSync(fd);
   }
@@ -45,4 +40,13 @@ export async function newToken(session: Session): Promise<void> {
     );
   }
   await session.answer({ file }, () => `${terminal.outputIsScreen ? escapeText(file) : file}\n`);
+}
+
+function unwritten(file: string, cause: unknown): OrchestratorError {
+  const isThere = systemCode(cause) === "EEXIST";
+  const message = `Cannot write the token to ${JSON.stringify(file)}`;
+  return new OrchestratorError(isThere ? "already_exists" : "io", message, {
+    cause,
+    ...(isThere ? { hint: "choose another file, or remove that one" } : {}),
+  });
 }
