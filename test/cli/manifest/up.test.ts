@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { writeFileSync } from "node:fs";
+import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { FakeDaemon } from "../../support/fake-daemon.ts";
@@ -13,6 +13,18 @@ function outpacing(): FakeDaemon {
     else connection.refuse("already_exists", 'Cannot add instance "01": the name "ping" is taken');
   });
 }
+
+test("plan does not read a file that is far too long", async () => {
+  using daemon = outpacing();
+  const file = join(daemon.folder, "film.json");
+  writeFileSync(file, "");
+  truncateSync(file, 4 * 2 ** 30); // more than a text can hold; takes no room
+  const ran = await run(["plan", file], { folder: daemon.folder });
+  expect([ran.code, ran.err.split("\n")[0]]).toEqual([
+    1,
+    `film.json: ${JSON.stringify(file)} cannot be read: it is longer than 1048576 characters`,
+  ]);
+});
 
 test("up says that somebody else was faster, and what to do", async () => {
   using daemon = outpacing();
