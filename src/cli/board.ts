@@ -13,6 +13,7 @@ export class Board {
   readonly #names: readonly string[];
   readonly #lines: Map<string, { readonly text: string; readonly look: Look }> = new Map();
   #drawn = 0;
+  #isClosed = false;
 
   constructor(
     names: readonly string[],
@@ -26,8 +27,14 @@ export class Board {
     this.#colour = colour;
   }
 
+  /** Leaves what is shown as it is, since something else is told below it. */
+  close(): void {
+    this.#isClosed = true;
+  }
+
   /** Changes the line of a name. */
   set(name: string, text: string, look: Look): void {
+    if (this.#isClosed) return;
     this.#lines.set(name, { text, look });
     this.#draw();
   }

@@ -453,6 +453,18 @@ describe("at a terminal, up", () => {
       expect(await screen.ended()).toBe(130);
       expect(screen.raw).toContain("done: add a");
       expect(screen.raw).toContain("not done: start a");
+      const [a, b] = ["a", "b"].map(
+        (name) => `[instances.${name}]\npath = 'stubborn'\nstop_grace = '2s'\n`,
+      );
+      bench.write("#!/bin/sh\ntrap '' INT\necho up\nwhile :; do sleep 1000; done\n", "stubborn");
+      chmodSync(join(bench.folder, "stubborn"), 0o755);
+      bench.write(`${a}ready = { output = "up" }\n${b}ready = { output = "up" }\n`);
+      expect((await bench.run("up")).code).toBe(0);
+      await using ending = bench.screen("down -y");
+      await ending.shows(/^a +stopping/);
+      ending.type("\x03");
+      expect(await ending.ended()).toBe(130);
+      expect(ending.raw).toEndWith("hint: type it again to go on from there\r\n"); // not drawn over
     }),
   );
 });

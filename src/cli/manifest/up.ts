@@ -220,14 +220,12 @@ async function carryOut(
   present: Present,
 ): Promise<number> {
   const { terminal } = session;
-  const application = new Application(
-    session,
-    given.manifest,
-    plan.steps,
-    present,
-    boardFor(session, plan),
-  );
-  void terminal.interrupted.then(() => tellLeft(session, application.outcomes));
+  const board = boardFor(session, plan);
+  const application = new Application(session, given.manifest, plan.steps, present, board);
+  void terminal.interrupted.then(() => {
+    board?.close();
+    tellLeft(session, application.outcomes);
+  });
   await application.run();
   const { outcomes } = application;
   let code = 0;
