@@ -17,8 +17,9 @@ export interface Terminal {
   /** Whether a person looks at standard output, and at standard error. */
   readonly outputIsScreen: boolean;
   readonly reportIsScreen: boolean;
-  /** Width of the screen; undefined away from one. */
+  /** Width and height of the screen; undefined away from one. */
   readonly columns: number | undefined;
+  readonly rows: number | undefined;
   /** Milliseconds since the epoch. */
   now(): number;
   /** Whether a person can be asked. */
@@ -109,6 +110,9 @@ export function processTerminal(): Terminal {
     // The streams of `process` take longer to load than a command takes: only screens need them.
     get columns() {
       return outputIsScreen ? process.stdout.columns || undefined : undefined;
+    },
+    get rows() {
+      return outputIsScreen ? process.stdout.rows || undefined : undefined;
     },
     now: Date.now,
     canAsk: reportIsScreen && isTerminal(0),

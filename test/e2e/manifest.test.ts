@@ -7,7 +7,7 @@ import { join } from "node:path";
 import type { Daemon } from "../support/daemon.ts";
 import { withDaemon, withFolder } from "../support/daemon.ts";
 import { Random } from "../support/random.ts";
-import { type Piped, piped, Screen } from "../support/screen.ts";
+import { type Piped, piped, Screen, type ScreenOptions } from "../support/screen.ts";
 import { until } from "../support/wire.ts";
 
 setDefaultTimeout(60_000);
@@ -49,8 +49,8 @@ class Bench {
     return piped(line.split(" "), { ...this.#env, ...env }, this.folder);
   }
 
-  screen(line: string): Screen {
-    return new Screen(line.split(" "), { env: this.#env, folder: this.folder });
+  screen(line: string, options: ScreenOptions = {}): Screen {
+    return new Screen(line.split(" "), { ...options, env: this.#env, folder: this.folder });
   }
 
   /** Runs a command that has to succeed, and reads its document. */
@@ -440,6 +440,21 @@ describe("at a terminal, up", () => {
       await screen.shows(/^This ends first-of-the-sensors, .*\.$/);
       screen.type("n\r");
       expect(await screen.ended()).toBe(1);
+    }),
+  );
+
+  test(
+    "tells line by line what a low screen has no room to show in place",
+    withBench(async (bench) => {
+      const names = ["a", "b", "c", "d", "e"];
+      bench.write(names.map((name) => `[instances.${name}]\npath = 'steady'\n`).join(""));
+      await using low = bench.screen("up", { rows: 5 });
+      expect(await low.ended()).toBe(0);
+      expect(low.raw).not.toContain("\x1b[5A"); // the cursor goes no higher than the screen
+      for (const name of names) await low.shows(new RegExp(`^${name} started`));
+      await using high = bench.screen("down -y", { rows: 6 });
+      expect(await high.ended()).toBe(0);
+      expect(high.raw).toContain("\x1b[5A");
     }),
   );
 

@@ -85,6 +85,7 @@ export async function run(argv: readonly string[], setting: Setting = {}): Promi
     outputIsScreen: setting.screen ?? false,
     reportIsScreen: setting.screen ?? false,
     columns: setting.columns,
+    rows: setting.screen === true ? 24 : undefined,
     now: () => setting.now ?? 1_000_000,
     canAsk: setting.answer !== undefined,
     deadlines: { ...DEADLINES, ...setting.deadlines },

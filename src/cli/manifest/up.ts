@@ -36,8 +36,11 @@ import { Application, type Outcome, stepName } from "./apply.ts";
 import { type Given, readManifest } from "./file.ts";
 import { presentOf } from "./there.ts";
 
-/** More instances than this are told line by line also on a screen: a board has to fit. */
+/** More instances than this are told line by line also on a screen: a board is for a look at it. */
 const BOARD_LINES = 20;
+
+/** Of a screen that does not tell. */
+const DEFAULT_ROWS = 24;
 
 /** So many steps are named of those that were done, and of those that were not. */
 const STEPS_TOLD = 20;
@@ -245,7 +248,8 @@ function boardFor(session: Session, { steps }: Plan): Board | undefined {
     step.kind === "stop" || step.kind === "start" ? step.name : [],
   );
   const unique = [...new Set(names)];
-  const fits = unique.length > 1 && unique.length <= BOARD_LINES;
+  const { rows = DEFAULT_ROWS } = terminal; // the cursor stands on the last one
+  const fits = unique.length > 1 && unique.length <= Math.min(BOARD_LINES, rows - 1);
   if (!terminal.reportIsScreen || isJson || isQuiet || !fits) return undefined;
   return new Board(unique, terminal.report, terminal.columns ?? 80, reportColour);
 }
