@@ -49,7 +49,7 @@ export function exitCode(error: unknown): number {
 
 /** An error as programs read it. Ends with a newline. */
 export function errorDocument(error: unknown, asked: Asked | undefined): string {
-  const [message, ...causes] = messageChain(error);
+  const [message, ...causes] = messagesOf(error);
   const code = error instanceof Unmet ? "unmet" : errorCode(error);
   const hint = hintFor(error, asked) ?? null;
   return `${showJson({ error: { code, message, causes, hint, exit: exitCode(error) } })}\n`;
@@ -68,13 +68,20 @@ export interface Asked {
 
 /** An error as it is printed: what, why, and what to try next. Ends with a newline. */
 export function formatError(error: unknown, asked: Asked | undefined, colour: boolean): string {
-  const lines = messageChain(error).map(
+  const lines = messagesOf(error).map(
     (message, depth) =>
       `${depth === 0 ? paint(colour, "1;31", "error:") : paint(colour, "31", "caused by:")} ${escapeText(message)}`,
   );
   const hint = hintFor(error, asked);
   if (hint !== undefined) lines.push(`${paint(colour, "36", "hint:")} ${escapeText(hint)}`);
   return `${lines.join("\n")}\n`;
+}
+
+/** What is told of an error: the chain of its causes, or all of several that stand side by side. */
+function messagesOf(error: unknown): string[] {
+  const cause = error instanceof Error ? error.cause : undefined;
+  if (!(cause instanceof AggregateError)) return messageChain(error);
+  return [...messageChain(error).slice(0, 1), ...cause.errors.flatMap(messageChain)];
 }
 
 /** A refusal of the daemon, which knows instances by their ids, with the name that people know. */

@@ -43,8 +43,7 @@ export async function readManifest(session: Session): Promise<Given> {
     terminal.report(faults.map((fault) => `${escapeText(fault)}\n`).join(""));
     throw new OrchestratorError("bad_request", message);
   }
-  let cause: Error | undefined;
-  for (const fault of faults.toReversed()) cause = new Error(fault, { cause });
+  const cause = new AggregateError(faults.map((fault) => new Error(fault)));
   throw new OrchestratorError("bad_request", message, { cause });
 }
 

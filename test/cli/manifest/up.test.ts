@@ -26,6 +26,18 @@ test("plan does not read a file that is far too long", async () => {
   ]);
 });
 
+test("plan --json tells all faults of a manifest", async () => {
+  using daemon = outpacing();
+  const text = Array.from({ length: 50 }, (_, i) => `key${i} = 1\n`).join("");
+  writeFileSync(join(daemon.folder, "orchestrator.toml"), text);
+  const { err } = await run(["plan", "--json"], { folder: daemon.folder });
+  const { causes } = JSON.parse(err).error;
+  expect([causes.length, causes[49]]).toEqual([
+    50,
+    expect.stringContaining("orchestrator.toml:50:1: key49: there is no such key"),
+  ]);
+});
+
 test("up says that somebody else was faster, and what to do", async () => {
   using daemon = outpacing();
   writeFileSync(join(daemon.folder, "ping"), "", { mode: 0o700 });
