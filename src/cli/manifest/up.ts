@@ -137,13 +137,19 @@ function refuseConflicts({ file, manifest }: Given, { instances, links }: Plan):
 
 /** All that can be known to fail is told before anything is done. @throws `io` */
 function checkPrograms(session: Session, plan: Plan): void {
-  for (const { name, what, fault, hint } of programFaults(session, plan)) {
-    throw new OrchestratorError(
-      "io",
-      `Cannot apply the manifest: the program of ${JSON.stringify(name)} ${what}; nothing was changed`,
-      { cause: new Error(fault), hint },
-    );
-  }
+  const faults = [...programFaults(session, plan)];
+  const [first, ...more] = faults;
+  if (first === undefined) return;
+  const { name, what, fault, hint } = first;
+  const isOne = more.length === 0;
+  const which = isOne
+    ? `the program of ${JSON.stringify(name)} ${what}`
+    : `${faults.length} programs cannot be run`;
+  const each = faults.map((one) => new Error(`${one.name}: ${one.fault}`));
+  throw new OrchestratorError("io", `Cannot apply the manifest: ${which}; nothing was changed`, {
+    cause: isOne ? new Error(fault) : new AggregateError(each),
+    hint: isOne ? hint : "mend their paths, or what is there",
+  });
 }
 
 interface ProgramFault {

@@ -26,6 +26,21 @@ test("plan does not read a file that is far too long", async () => {
   ]);
 });
 
+test("up tells of all programs that are not as they have to be", async () => {
+  using daemon = outpacing();
+  const names = Array.from({ length: 20 }, (_, i) => `p${i}`);
+  const text = names.map((name) => `[instances.${name}]\npath = '${name}'\n`).join("");
+  writeFileSync(join(daemon.folder, "orchestrator.toml"), text);
+  const { code, err } = await run(["up", "--socket", daemon.path], { folder: daemon.folder });
+  const lines = err.split("\n");
+  expect([code, lines[0], lines[20], lines[21]]).toEqual([
+    1,
+    "error: Cannot apply the manifest: 20 programs cannot be run; nothing was changed",
+    `caused by: p19: no such file: ${daemon.folder}/p19`,
+    "hint: mend their paths, or what is there",
+  ]);
+});
+
 test("plan --json tells all faults of a manifest", async () => {
   using daemon = outpacing();
   const text = Array.from({ length: 50 }, (_, i) => `key${i} = 1\n`).join("");
