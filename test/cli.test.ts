@@ -509,6 +509,27 @@ describe("the process", () => {
     expect(await fault.exited).toBe(2);
   });
 
+  test("works in a folder that was removed, as far as it needs none", async () => {
+    using daemon = friendly([]);
+    const folder = join(daemon.folder, "gone");
+    const within = (...argv: string[]) =>
+      Bun.spawn(
+        ["sh", "-c", 'mkdir "$0"; cd "$0"; rmdir "$0"; exec "$@"', folder].concat(
+          [process.execPath, CLI, ...argv],
+          ["--socket", daemon.path],
+        ),
+        { stdio: ["ignore", "pipe", "pipe"] },
+      );
+    const list = within("ps", "-q");
+    expect([await list.stdout.text(), await list.stderr.text()]).toEqual([`${A}\n${B}\n`, ""]);
+    const add = within("runtime", "add", "./ping");
+    expect([await add.stderr.text(), await add.exited]).toEqual([
+      "error: Cannot find the current folder\ncaused by: no such file or directory\n" +
+        "hint: it was removed: go to one that is there\n",
+      1,
+    ]);
+  });
+
   test("writes all of a long answer, however slow its reader", async () => {
     const runtimes = Object.fromEntries(
       Array.from({ length: 5000 }, (_, n) => [

@@ -61,13 +61,14 @@ async function live(session: Session, words: readonly string[]): Promise<Info | 
     connectMs: PATIENCE_MS,
     answerMs: PATIENCE_MS,
   };
-  const other = new Session(values, { ...session.terminal, deadlines }, true);
+  let other: Session | undefined;
   try {
+    other = new Session(values, { ...session.terminal, deadlines }, true);
     return await other.info();
   } catch {
     return undefined;
   } finally {
-    other.close();
+    other?.close();
   }
 }
 

@@ -12,7 +12,7 @@ export class ClosedPipe extends Error {}
 
 export interface Terminal {
   readonly env: Readonly<Record<string, string | undefined>>;
-  /** The user's working folder. */
+  /** The user's working folder. @throws `io` if it was removed */
   readonly folder: string;
   /** Whether a person looks at standard output, and at standard error. */
   readonly outputIsScreen: boolean;
@@ -104,7 +104,14 @@ export function processTerminal(): Terminal {
   let pipePoll: ReturnType<typeof setInterval> | undefined;
   return {
     env: process.env,
-    folder: process.cwd(),
+    get folder() {
+      try {
+        return process.cwd();
+      } catch (cause) {
+        const hint = "it was removed: go to one that is there";
+        throw new OrchestratorError("io", "Cannot find the current folder", { cause, hint });
+      }
+    },
     outputIsScreen: screen && outputIsScreen,
     reportIsScreen: screen && reportIsScreen,
     // The streams of `process` take longer to load than a command takes: only screens need them.
