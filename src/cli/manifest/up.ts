@@ -235,13 +235,20 @@ async function carryOut(
     board?.close();
     tellLeft(session, application.outcomes);
   });
-  await application.run();
   const { outcomes } = application;
   let code = 0;
-  for (const { step, state, error } of outcomes) {
-    if (state !== "failed") continue;
-    code ||= exitCode(error);
-    await tellFailure(session, command, application, step, error);
+  try {
+    await application.run();
+    for (const { step, state, error } of outcomes) {
+      if (state !== "failed") continue;
+      code ||= exitCode(error);
+      await tellFailure(session, command, application, step, error);
+    }
+  } catch (error) {
+    // The daemon is gone; whoever waits still learns how far it came.
+    board?.close();
+    tellLeft(session, outcomes);
+    throw error;
   }
   if (code !== 0) tellLeft(session, outcomes);
   await finish(session, given, plan, outcomes);

@@ -53,6 +53,25 @@ test("plan --json tells all faults of a manifest", async () => {
   ]);
 });
 
+test("up tells how far it came when the daemon dies", async () => {
+  const daemon = new FakeDaemon((body, connection) => {
+    const request: unknown = JSON.parse(String(body));
+    if (typeof request === "object") hasAdded = true;
+    if (request === "Info" && hasAdded) connection.socket.terminate();
+    else connection.ok(request === "Info" ? { ...INFO, runtimes: {}, routes: [] } : null);
+  });
+  let hasAdded = false;
+  using _ = daemon;
+  writeFileSync(join(daemon.folder, "ping"), "", { mode: 0o700 });
+  writeFileSync(join(daemon.folder, "orchestrator.toml"), "[instances.ping]\npath = 'ping'\n");
+  const ran = await run(["up", "--socket", daemon.path], { folder: daemon.folder });
+  expect(ran.code).toBe(5);
+  expect(ran.err).toStartWith(
+    "done: add ping\nnot done: start ping\nhint: type it again to go on from there\n" +
+      `error: Cannot reach the orchestrator at "${daemon.path}"\n`,
+  );
+});
+
 test("up says that somebody else was faster, and what to do", async () => {
   using daemon = outpacing();
   writeFileSync(join(daemon.folder, "ping"), "", { mode: 0o700 });
