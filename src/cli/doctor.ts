@@ -11,9 +11,9 @@ import { ownCgroup } from "../host/cgroup.ts";
 import { escapeText } from "../log.ts";
 import { PROTOCOL_VERSION } from "../protocol.ts";
 import { VERSION } from "../version.ts";
-import { droppedTotal, peerNotes } from "./print.ts";
+import { daemonCommand, droppedTotal, peerNotes, shellWord } from "./print.ts";
 import { everyInstance, type Session } from "./session.ts";
-import { CLI, DAEMON } from "./surface.ts";
+import { CLI } from "./surface.ts";
 import { paint } from "./table.ts";
 import { count, formatBytes, formatDuration, stateWords } from "./words.ts";
 
@@ -115,7 +115,7 @@ async function reach(session: Session, findings: Finding[]): Promise<Info | unde
         ? "the daemon is older than this program: start the one of this release"
         : error.code === "unreachable"
           ? holderOf(session.address) === undefined
-            ? `start one with "${DAEMON}"`
+            ? `start one with "${daemonCommand(session.values.get("--socket"))}"`
             : null // what is to be done first stands with its socket
           : (error.hint ?? null);
     findings.push(finding("problem", "daemon", messageChain(error).join(": "), mend));
@@ -162,7 +162,7 @@ function socketFindings(session: Session): Finding[] {
       "warning",
       "socket",
       `${shown} has mode ${mode}: others may start programs as its user`,
-      `chmod 600 ${shown}`,
+      `chmod 600 ${shellWord(shown)}`,
     ),
   ];
 }
@@ -174,7 +174,9 @@ function folderFindings({ address, terminal: { env } }: Session): Finding[] {
   const stat = lookAt(folder);
   const subject = "runtime folder";
   if (stat?.isDirectory() !== true) {
-    return [finding("problem", subject, `${folder} is not there`, `mkdir -m 0700 ${folder}`)];
+    return [
+      finding("problem", subject, `${folder} is not there`, `mkdir -m 0700 ${shellWord(folder)}`),
+    ];
   }
   const own = process.getuid?.() ?? 0;
   if (stat.uid !== own && own !== 0) {
@@ -183,7 +185,12 @@ function folderFindings({ address, terminal: { env } }: Session): Finding[] {
   }
   if ((stat.mode & 0o022) !== 0) {
     return [
-      finding("warning", subject, `${folder}: others may write there`, `chmod 700 ${folder}`),
+      finding(
+        "warning",
+        subject,
+        `${folder}: others may write there`,
+        `chmod 700 ${shellWord(folder)}`,
+      ),
     ];
   }
   return [finding("ok", subject, folder)];

@@ -4,8 +4,9 @@ import { formatAddress } from "../address.ts";
 import { messageChain, OrchestratorError } from "../errors.ts";
 import { escapeText } from "../log.ts";
 import type { Info } from "../protocol/info.ts";
+import { daemonCommand } from "./print.ts";
 import { everyInstance, type Session } from "./session.ts";
-import { CLI, DAEMON } from "./surface.ts";
+import { CLI } from "./surface.ts";
 import { count, isInTrouble } from "./words.ts";
 
 /** A command, and what it does. */
@@ -28,7 +29,8 @@ export async function first(session: Session): Promise<boolean> {
     next = [[`${CLI} doctor`, "look for what is in its way"]];
     // Who hangs, is a stranger, or has lost its socket would be in the way of another one.
     const isFree = error.code === "unreachable" && !(await isHeld(session));
-    if (isFree) next = [[DAEMON, "start one"], ...next];
+    const daemon = daemonCommand(session.values.get("--socket"));
+    if (isFree) next = [[daemon, "start one"], ...next];
   }
   const all: readonly Next[] = [...next, [`${CLI} help`, "all commands"]];
   const { columns = Number.POSITIVE_INFINITY } = session.terminal;

@@ -106,9 +106,7 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
         const holder = asked.found;
         return `process ${holder} holds it: it is just starting or ending, or its socket was removed; then kill ${holder}, and start it anew`;
       }
-      const socket = asked?.values.get("--socket");
-      const option = socket === undefined ? "" : ` --control-socket ${shellWord(socket)}`;
-      return `start one with "${DAEMON}${option}"`;
+      return `start one with "${daemonCommand(asked?.values.get("--socket"))}"`;
     }
     case "not_found":
       return own ?? `see what is there with "${CLI} ${listCommand(asked?.command)}"`;
@@ -172,6 +170,11 @@ export function mendingOf(reasons: string, path: string): string | undefined {
 function listCommand(command: CommandName | undefined): string {
   if (command === "link remove") return "link list";
   return command?.includes(" ") === true ? "runtime list" : "ps";
+}
+
+/** What starts a daemon where one was looked for; `socket` is what `--socket` said. */
+export function daemonCommand(socket: string | undefined): string {
+  return socket === undefined ? DAEMON : `${DAEMON} --control-socket ${shellWord(socket)}`;
 }
 
 /** `text` as a shell reads it as one word. */

@@ -5,6 +5,7 @@ import { resolve } from "node:path";
 
 import { OrchestratorError, systemCode } from "../errors.ts";
 import { escapeText } from "../log.ts";
+import { shellWord } from "./print.ts";
 import type { Session } from "./session.ts";
 import { CLI, DAEMON } from "./surface.ts";
 
@@ -33,10 +34,10 @@ export async function newToken(session: Session): Promise<void> {
     closeSync(fd);
   }
   if (!session.isJson && !session.isQuiet) {
-    const shown = escapeText(file);
+    const word = escapeText(shellWord(file));
     terminal.report(
-      `start the daemon with it: ${DAEMON} --token-file ${shown} --control-socket HOST:PORT\n` +
-        `and copy it to where you type: ${CLI} ps --token-file ${shown} --socket HOST:PORT\n`,
+      `start the daemon with it: ${DAEMON} --token-file ${word} --control-socket HOST:PORT\n` +
+        `and copy it to where you type: ${CLI} ps --token-file ${word} --socket HOST:PORT\n`,
     );
   }
   await session.answer({ file }, () => `${terminal.outputIsScreen ? escapeText(file) : file}\n`);

@@ -70,7 +70,11 @@ test("a daemon that is gone, hung or old is a problem with its remedy, and exit 
   const gone = await run(["doctor", "--socket", "/nonexistent/socket"]);
   expect(gone.code).toBe(3);
   expect(gone.out).toContain('problem  daemon: Cannot reach the orchestrator at "/nonexistent/');
-  expect(gone.out).toContain('start one with "bun run daemon"\n');
+  expect(gone.out).toContain(
+    'start one with "bun run daemon --control-socket /nonexistent/socket"\n',
+  );
+  const env = { VEECLE_ORCHESTRATOR_SOCKET: "/nonexistent/socket" };
+  expect((await run(["doctor"], { env })).out).toContain('start one with "bun run daemon"\n');
   using hung = new FakeDaemon(() => {});
   const silent = await run(["doctor", "--socket", hung.path], { deadlines: { answerMs: 50 } });
   expect([silent.code, silent.err]).toEqual([3, ""]);

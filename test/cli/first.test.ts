@@ -8,7 +8,11 @@ describe("No command", () => {
     const ran = await run(["--socket", "/nonexistent/socket"]);
     expect(ran.code).toBe(0);
     expect(ran.out).toStartWith("No orchestrator answers at /nonexistent/socket: no such file");
-    expect(ran.out).toContain("  bun run daemon      start one\n");
+    expect(ran.out).toContain(
+      "\n  bun run daemon --control-socket /nonexistent/socket  start one\n",
+    );
+    const env = { VEECLE_ORCHESTRATOR_SOCKET: "/nonexistent/socket" };
+    expect((await run([], { env })).out).toContain("\n  bun run daemon      start one\n");
   });
 
   test("advises to start none where one hangs", async () => {

@@ -3,6 +3,8 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+import { run } from "../support/typist.ts";
+
 const CLI = join(import.meta.dir, "../../src/cli.ts");
 
 test("token new leaves no file behind that it could not write", async () => {
@@ -21,6 +23,17 @@ test("token new leaves no file behind that it could not write", async () => {
       "",
       [],
     ]);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test("token new proposes what can be pasted into a shell", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "token-"));
+  try {
+    const { code, err } = await run(["token", "new", "my token"], { folder });
+    expect(code).toBe(0);
+    expect(err).toContain(` --token-file '${folder}/my token' --control-socket HOST:PORT\n`);
   } finally {
     rmSync(folder, { recursive: true });
   }

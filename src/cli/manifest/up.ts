@@ -80,7 +80,7 @@ export async function down(session: Session): Promise<number> {
         "misuse",
         `Cannot end ${count(ending.length, "running instance")} without being asked to`,
         {
-          hint: `add -y: ${CLI} down ${[...session.values.all("FILE"), "-y"].join(" ")}`,
+          hint: `add -y: ${CLI} down ${[...session.values.all("FILE"), "-y"].map(shellWord).join(" ")}`,
         },
       );
     }

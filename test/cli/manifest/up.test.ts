@@ -3,7 +3,7 @@ import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { FakeDaemon } from "../../support/fake-daemon.ts";
-import { INFO, run } from "../../support/typist.ts";
+import { A, INFO, run, STOPPED } from "../../support/typist.ts";
 
 /** A daemon that holds nothing yet, and refuses what is added as another `up` was faster. */
 function outpacing(): FakeDaemon {
@@ -83,4 +83,18 @@ test("up says that somebody else was faster, and what to do", async () => {
       "hint: somebody has changed that since the plan was made, perhaps another up or down\n" +
       "done: nothing\nnot done: add ping, start ping\nhint: type it again to go on from there\n",
   );
+});
+
+test("down proposes what can be pasted into a shell", async () => {
+  const running = { ...STOPPED, state: "running", pid: 5, env: [], owner: "demo", hash: null };
+  using daemon = new FakeDaemon((_body, connection) =>
+    connection.ok({ ...INFO, runtimes: { [A]: running }, routes: [] }),
+  );
+  writeFileSync(join(daemon.folder, "my bench.toml"), "name = 'demo'\n");
+  const argv = ["down", "my bench.toml", "--socket", daemon.path];
+  const { code, err } = await run(argv, { folder: daemon.folder });
+  expect([code, err.split("\n")[1]]).toEqual([
+    2,
+    "hint: add -y: bun run cli down 'my bench.toml' -y",
+  ]);
 });
