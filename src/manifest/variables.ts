@@ -17,17 +17,19 @@ export function expandVariables(text: string, environment: Environment): Expande
     /\$(\$|\{([^}]*)\}?|\w*)/g,
     (whole, kind?: string, body = "") => {
       if (kind === "$") return "$";
-      const match = /^([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?$/s.exec(body);
+      const match = /^([A-Za-z_][A-Za-z0-9_]*)(?::-((?:[^$]|\$\$)*))?$/.exec(body);
       if (match === null || !whole.endsWith("}")) {
         faults.push({
           message: `${quote(whole)} is no variable`,
-          hint: "write ${NAME}, ${NAME:-default}, or $$ for a dollar sign",
+          hint: body.includes("$")
+            ? "a default holds no other variable; write $$ for a dollar sign"
+            : "write ${NAME}, ${NAME:-default}, or $$ for a dollar sign",
         });
         return "";
       }
       const [, name, otherwise] = match as unknown as [string, string, string | undefined];
       const value = Object.hasOwn(environment, name) ? environment[name] : undefined;
-      if (otherwise !== undefined) return value === undefined || value === "" ? otherwise : value;
+      if (otherwise !== undefined && !value) return otherwise.replaceAll("$$", "$");
       if (value !== undefined) return value;
       const near = didYouMean(name, Object.keys(environment));
       faults.push({
