@@ -29,7 +29,8 @@ export const MANIFEST_COMMANDS: readonly Command[] = [
     details:
       "Shows the plan, does it, and waits until everything is ready. On a terminal it asks before\n" +
       "something ends that runs. A second up has nothing to do. After a failure it tells what was done\n" +
-      "and what was not; type it again to go on from there. Exit code 3 if something is not ready.",
+      "and what was not; type it again to go on from there. Exit code 3 if something cannot become\n" +
+      "ready, 6 if it is not in time.",
     arguments: [FILE],
     options: [
       YES,
