@@ -71,5 +71,10 @@ export class Progress {
 /** The progress of an upload of a command; nothing where a program reads, or only ids are wanted. */
 export function progressOf({ terminal, isJson, isQuiet }: Session): Progress {
   const report = isJson || isQuiet ? (): void => {} : terminal.report;
-  return new Progress(report, terminal.reportIsScreen, () => performance.now(), terminal.columns);
+  return new Progress(
+    report,
+    terminal.reportIsScreen,
+    () => performance.now(),
+    terminal.reportColumns,
+  );
 }

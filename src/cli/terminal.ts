@@ -17,9 +17,11 @@ export interface Terminal {
   /** Whether a person looks at standard output, and at standard error. */
   readonly outputIsScreen: boolean;
   readonly reportIsScreen: boolean;
-  /** Width and height of the screen; undefined away from one. */
+  /** Width of the screen that standard output is; undefined away from one. */
   readonly columns: number | undefined;
-  readonly rows: number | undefined;
+  /** Width and height of the one that standard error is. */
+  readonly reportColumns: number | undefined;
+  readonly reportRows: number | undefined;
   /** Milliseconds since the epoch. */
   now(): number;
   /** Whether a person can be asked. */
@@ -118,8 +120,11 @@ export function processTerminal(): Terminal {
     get columns() {
       return outputIsScreen ? process.stdout.columns || undefined : undefined;
     },
-    get rows() {
-      return outputIsScreen ? process.stdout.rows || undefined : undefined;
+    get reportColumns() {
+      return reportIsScreen ? process.stderr.columns || undefined : undefined;
+    },
+    get reportRows() {
+      return reportIsScreen ? process.stderr.rows || undefined : undefined;
     },
     now: Date.now,
     canAsk: reportIsScreen && isTerminal(0),

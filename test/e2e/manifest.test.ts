@@ -452,9 +452,13 @@ describe("at a terminal, up", () => {
       expect(await low.ended()).toBe(0);
       expect(low.raw).not.toContain("\x1b[5A"); // the cursor goes no higher than the screen
       for (const name of names) await low.shows(new RegExp(`^${name} started`));
-      await using high = bench.screen("down -y", { rows: 6 });
-      expect(await high.ended()).toBe(0);
-      expect(high.raw).toContain("\x1b[5A");
+      expect((await bench.run("down -y")).code).toBe(0);
+      // The screen is the one that standard error is.
+      const high = { rows: 6, columns: 30, within: '"$@" >/dev/null' };
+      await using shown = bench.screen("up", high);
+      expect(await shown.ended()).toBe(0);
+      expect(shown.raw).toContain("\x1b[5A");
+      for (const line of shown.lines) expect(Bun.stringWidth(line)).toBeLessThan(30);
     }),
   );
 

@@ -40,6 +40,7 @@ import { presentOf } from "./there.ts";
 const BOARD_LINES = 20;
 
 /** Of a screen that does not tell. */
+const DEFAULT_COLUMNS = 80;
 const DEFAULT_ROWS = 24;
 
 /** So many steps are named of those that were done, and of those that were not. */
@@ -261,10 +262,11 @@ function boardFor(session: Session, { steps }: Plan): Board | undefined {
     step.kind === "stop" || step.kind === "start" ? step.name : [],
   );
   const unique = [...new Set(names)];
-  const { rows = DEFAULT_ROWS } = terminal; // the cursor stands on the last one
-  const fits = unique.length > 1 && unique.length <= Math.min(BOARD_LINES, rows - 1);
+  const { reportColumns = DEFAULT_COLUMNS, reportRows = DEFAULT_ROWS } = terminal;
+  // The cursor stands on the last row.
+  const fits = unique.length > 1 && unique.length <= Math.min(BOARD_LINES, reportRows - 1);
   if (!terminal.reportIsScreen || isJson || isQuiet || !fits) return undefined;
-  return new Board(unique, terminal.report, terminal.columns ?? 80, reportColour);
+  return new Board(unique, terminal.report, reportColumns, reportColour);
 }
 
 async function tellFailure(
