@@ -26,6 +26,7 @@ import {
 } from "./session.ts";
 import { fit, fitMiddle, paint, shortName } from "./table.ts";
 import { lastEvents, lastLines } from "./tail.ts";
+import { together } from "./together.ts";
 import { type NameOf, targetName, tellShort } from "./telling.ts";
 import {
   count,
@@ -36,6 +37,9 @@ import {
   stateStyle,
   stateWords,
 } from "./words.ts";
+
+/** Instances that are asked about at once; each takes two connections. */
+const AT_ONCE = 16;
 
 const SHOWN_EVENTS = 5;
 const SHOWN_LINES = 10;
@@ -78,17 +82,15 @@ export async function status(session: Session): Promise<number> {
     session,
     instances.map(({ id }) => id),
   );
-  const pictures = await Promise.all(
-    instances.map(async (instance): Promise<Picture> => {
-      const { id } = instance;
-      const [events, output] = await Promise.all([
-        lastEvents(session, id, SHOWN_EVENTS).catch(unknownToDaemon),
-        lastLines(session, id, SHOWN_LINES).catch(unknownToDaemon),
-      ]);
-      const links = (await flows).filter(({ from, to }) => from === id || to === id);
-      return { instance, resources: resources[id], links, events, output };
-    }),
-  );
+  const pictures = await together(instances, AT_ONCE, async (instance): Promise<Picture> => {
+    const { id } = instance;
+    const [events, output] = await Promise.all([
+      lastEvents(session, id, SHOWN_EVENTS).catch(unknownToDaemon),
+      lastLines(session, id, SHOWN_LINES).catch(unknownToDaemon),
+    ]);
+    const links = (await flows).filter(({ from, to }) => from === id || to === id);
+    return { instance, resources: resources[id], links, events, output };
+  });
   const name = nameOf(namesOf(info));
   await session.answer(
     { instances: pictures.map((picture) => pictureDocument(picture, name)) },

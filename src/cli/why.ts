@@ -8,7 +8,11 @@ import { type Chosen, nameOf, namesOf, type Session } from "./session.ts";
 import { CLI } from "./surface.ts";
 import { lastEvents, lastLines } from "./tail.ts";
 import { memoryKills, type NameOf, targetName } from "./telling.ts";
+import { together } from "./together.ts";
 import { count, exitWords, formatDuration, isNobody, peerWords } from "./words.ts";
+
+/** Instances that are asked about at once; each takes two connections. */
+const AT_ONCE = 16;
 
 /** Events in which the last start, stop and exit are looked for. */
 const READ_EVENTS = 50;
@@ -32,12 +36,10 @@ export async function why(session: Session): Promise<void> {
   const info = await session.info();
   const name = nameOf(namesOf(info));
   const nowMs = session.terminal.now();
-  const found = await Promise.all(
-    session.chosen(info).map(async (instance) => {
-      const facts = await factsOf(session, info, instance);
-      return { instance, ...explain(facts, name, nowMs) };
-    }),
-  );
+  const found = await together(session.chosen(info), AT_ONCE, async (instance) => {
+    const facts = await factsOf(session, info, instance);
+    return { instance, ...explain(facts, name, nowMs) };
+  });
   const documents = found.map(({ instance, ...explanation }) => {
     const { id, runtime } = instance;
     return { id, name: instance.name, state: runtime.state, ...explanation };

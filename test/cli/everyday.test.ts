@@ -114,6 +114,27 @@ describe("a daemon that", () => {
     expect(lines[0].line).toBe(line);
   });
 
+  test.each(["status", "why"])("holds very many is not overrun by %s of all", async (verb) => {
+    const ids = Array.from({ length: 200 }, (_, i) => `${A.slice(0, -4)}${1000 + i}`);
+    const runtimes = Object.fromEntries(ids.map((id, i) => [id, { ...STOPPED, name: `i${i}` }]));
+    let most = 0;
+    const look = (answer: (connection: FakeConnection) => void) => (connection: FakeConnection) => {
+      const open = daemon.connections.filter(({ socket }) => socket.readyState > 0);
+      most = Math.max(most, open.length);
+      answer(connection);
+    };
+    using daemon: FakeDaemon = answering({
+      Info: (connection) => connection.ok({ ...INFO, runtimes, routes: [] }),
+      Resources: (connection) => connection.ok({}),
+      Events: look(stream([])),
+      Output: look(stream([])),
+    });
+    const ran = await at(daemon, `${verb} ${ids.join(" ")}`);
+    expect([ran.code, ran.err]).toEqual([verb === "why" ? 0 : 3, ""]);
+    expect(ran.out).toContain("i199");
+    expect(most).toBeLessThanOrEqual(64); // what one address may have
+  });
+
   test("hangs while somebody waits is reported with 6 (R30)", async () => {
     let isHung = false;
     using daemon = answering({
