@@ -53,8 +53,9 @@ export async function completion(session: Session): Promise<number> {
 
 /** What the daemon knows whom the words name; undefined if it does not answer at once. */
 async function live(session: Session, words: readonly string[]): Promise<Info | undefined> {
-  const at = words.lastIndexOf("--socket");
-  const socket = at < 0 ? session.values.get("--socket") : words[at + 1];
+  const at = words.findLastIndex((word) => /^--socket(=|$)/.test(word));
+  const named = words[at] === "--socket" ? words[at + 1] : words[at]?.slice("--socket=".length);
+  const socket = named ?? session.values.get("--socket");
   const values = new Values(new Map(socket === undefined ? [] : [["--socket", [socket]]]));
   const deadlines = {
     ...session.terminal.deadlines,

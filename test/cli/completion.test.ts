@@ -104,6 +104,8 @@ describe("offer()", () => {
 describe("completion", () => {
   test("asks the daemon that the words name, and no other", async () => {
     using daemon = friendly([]);
+    const equals = ["completion", "words", "--", `--socket=${daemon.path}`, "stop", "pi"];
+    expect((await run(equals)).out).toBe("ping\trunning\n");
     const asked = ["completion", "words", "--", "--socket", daemon.path, "stop", "pi"];
     const named = await run([...asked, "--socket", "/nonexistent/socket"]);
     expect(named).toEqual({ code: 0, out: "", err: "" }); // the last one is among the words
