@@ -298,6 +298,10 @@ describe("up", () => {
           expect.stringContaining("caused by: its default export is nothing: "),
         ]);
       }
+      expect((await bench.run("up none.ts")).err).toBe(
+        `error: Cannot run the manifest ${JSON.stringify(join(bench.folder, "none.ts"))}\n` +
+          "caused by: no such file or directory\n",
+      );
       bench.write("export default {\n  instances: {", "cut.ts");
       expect((await bench.run("up cut.ts")).err).toMatch(/^caused by: \/.*\/cut\.ts:2:\d+: /m);
       bench.write("export default {\n  instances: 1 1,\n  links: (,\n}", "faults.ts");

@@ -69,6 +69,7 @@ function isFolder(path: string): boolean {
 async function load(file: string, sources: Sources): Promise<Loaded> {
   if (!/\.[cm]?[jt]s$/.test(file)) return loadManifest(file, sources);
   try {
+    statSync(file); // of one that is not there, the engine tells who has imported it: this file
     const module = (await import(file)) as { readonly default?: unknown };
     // Taken for an empty one, it would end everything that it has made.
     if (!("default" in module)) throw new Error("it has no default export: export default { … }");
