@@ -29,6 +29,7 @@ export class Declarations {
   readonly #instances = new Map<string, Declared<WantedInstance | undefined>>();
   readonly #remotes = new Map<string, Declared<Remote | undefined>>();
   readonly #links: Declared<WrittenLink>[] = [];
+  readonly #hints = new Map<string, string | undefined>();
   /** Whether all files could be read; if not, a name that is missing may be in one of them. */
   isComplete = true;
 
@@ -67,7 +68,7 @@ export class Declarations {
           document,
           [...path, "after", index],
           isRemote ? `${quote(name)} is a remote, and nothing is started there` : unknown(name),
-          didYouMean(name, names),
+          this.#hint(name, names),
         );
       }
     }
@@ -119,19 +120,26 @@ export class Declarations {
       const message = this.#remotes.has(from)
         ? `${quote(from)} is a remote, and a link begins at an instance`
         : unknown(from);
-      refuse(document, [...path, "from"], message, didYouMean(from, instances));
+      refuse(document, [...path, "from"], message, this.#hint(from, instances));
     }
     if (to === undefined) return undefined;
     const end = this.#resolveEnd(to);
     if (end === undefined && !this.#remotes.has(to) && this.isComplete) {
       const hint =
-        didYouMean(to, [...instances, ...this.#remotes.keys()]) ??
+        this.#hint(to, [...instances, ...this.#remotes.keys()]) ??
         "another orchestrator is IP:PORT";
       refuse(document, [...path, "to"], `no instance or remote is called ${quote(to)}`, hint);
     }
     return end === undefined || typeName === undefined
       ? undefined
       : { from, typeName, to: end, settings };
+  }
+
+  /** One name that is wrong may stand in thousands of links. */
+  #hint(name: string, known: readonly string[]): string | undefined {
+    const key = `${known.length} ${name}`; // names, with those of remotes or without
+    if (!this.#hints.has(key)) this.#hints.set(key, didYouMean(name, known));
+    return this.#hints.get(key);
   }
 
   #resolveEnd(to: string): LinkEnd | undefined {
