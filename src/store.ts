@@ -243,13 +243,12 @@ export class Store {
     return this.#log === undefined ? undefined : this.#database.filename;
   }
 
-  /** Its file, if changes are refused since that has lost its name. */
+  /** Its file, if changes are refused since that has lost its name, as far as the system tells. */
   get lostFile(): string | undefined {
     try {
-      this.#checkNames();
-      return undefined;
+      return this.#hasNames() ? undefined : this.#database.filename;
     } catch {
-      return this.#database.filename;
+      return undefined; // it may be there: why that cannot be seen, the next change tells
     }
   }
 
@@ -310,14 +309,17 @@ export class Store {
 
   /** What is written to a file that has lost its name is gone with this process. @throws `io` */
   #checkNames(): void {
-    if (this.#log === undefined) return;
-    const { filename } = this.#database;
-    if (identityOf(filename) === this.#log.identity) return;
+    if (this.#hasNames()) return;
     throw new OrchestratorError(
       "io",
-      `Cannot write the state in ${filename}: it was removed or replaced while the daemon uses it; ` +
+      `Cannot write the state in ${this.#database.filename}: it was removed or replaced while the daemon uses it; ` +
         "put it back, or start the daemon anew",
     );
+  }
+
+  /** Whether the file and its log have their names still. @throws the system's error if it does not say */
+  #hasNames(): boolean {
+    return this.#log === undefined || identityOf(this.#database.filename) === this.#log.identity;
   }
 
   /** Undoes everything since the last commit, unless SQLite has done so itself. */

@@ -1,6 +1,15 @@
 import { Database } from "bun:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -29,6 +38,19 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 /** The path of a state of its own. */
 function newPath(): string {
   return join(folder, String(files++));
+}
+
+/** Runs something while nothing below a folder can be reached, whoever we are. */
+function withoutPrivileges(closed: string, body: () => void): void {
+  const isRoot = process.geteuid?.() === 0;
+  chmodSync(closed, 0o000);
+  if (isRoot) process.seteuid?.(65_534);
+  try {
+    body();
+  } finally {
+    if (isRoot) process.seteuid?.(0);
+    chmodSync(closed, 0o700);
+  }
 }
 
 const COMMITTER = join(import.meta.dir, "fixtures/committer.ts");
@@ -307,6 +329,31 @@ describe("A state that loses its name while it is used", () => {
     const next = Store.open(path);
     expect(next.get("a")).toBe("3");
     next.close();
+  });
+
+  test("says that it has, and not where a folder only cannot be looked into", () => {
+    const inner = newPath();
+    mkdirSync(inner);
+    const path = join(inner, "state.db");
+    const store = Store.open(path);
+    expect(store.lostFile).toBeUndefined();
+    withoutPrivileges(inner, () => {
+      expect(store.lostFile).toBeUndefined();
+      store.set("a", "1");
+      const reason = refusal(() => store.commit());
+      expect(reason).toStartWith(`io: Cannot write the state in ${path}`);
+      expect(reason).not.toContain("removed");
+    });
+    renameSync(inner, `${inner}.away`);
+    expect(store.lostFile).toBe(path);
+    writeFileSync(inner, "");
+    expect(store.lostFile).toBe(path);
+    store.set("a", "2");
+    expect(refusal(() => store.commit())).toBe(removed(path));
+    rmSync(inner);
+    renameSync(`${inner}.away`, inner);
+    expect(store.lostFile).toBeUndefined();
+    store.close();
   });
 
   test("takes none beside another file of that name", () => {

@@ -4,7 +4,7 @@
 // it is read by a connection that cannot write before another one may.
 
 import { Database, SQLiteError } from "bun:sqlite";
-import { chmodSync, lstatSync, renameSync, rmSync } from "node:fs";
+import { chmodSync, lstatSync, renameSync, rmSync, type Stats } from "node:fs";
 import { dirname } from "node:path";
 
 import { OrchestratorError, systemCode } from "../errors.ts";
@@ -173,13 +173,26 @@ function fault(reason: string): OrchestratorError {
   return new OrchestratorError("state_unusable", reason);
 }
 
-/** Which files have the names of a database and of its write-ahead log now. */
+/**
+ * Which files have the names of a database and of its write-ahead log now.
+ * @throws the system's error if it does not say
+ */
 export function identityOf(path: string): string {
   const files = [path, `${path}-wal`].map((name) => {
-    const found = lstatSync(name, { throwIfNoEntry: false });
+    const found = lookAt(name);
     return `${found?.dev}:${found?.ino}`;
   });
   return files.join(" ");
+}
+
+/** Undefined if there is nothing, also where its folder is something else by now. */
+function lookAt(path: string): Stats | undefined {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false });
+  } catch (error) {
+    if (systemCode(error) === "ENOTDIR") return undefined;
+    throw error;
+  }
 }
 
 /** Whether an error says that there is no room for a change. */
