@@ -36,8 +36,8 @@ export class ControlServer {
   readonly #options: ControlOptions;
   /** Each with the address of the other machine, if it comes from one. */
   readonly #open: Map<ControlConnection, string | undefined> = new Map();
-  /** Connections of which it is not known yet who they are. */
-  #judged = 0;
+  /** Connections of which it is not known yet who they are: those with a place, and those beyond. */
+  readonly #judged: { placed: number; unplaced: number } = { placed: 0, unplaced: 0 };
   /** How many connections there may be now. */
   #most = MAX_CONTROL_CONNECTIONS;
   #cancelBound: (() => void) | undefined;
@@ -57,25 +57,32 @@ export class ControlServer {
     if (from !== undefined && this.#countFrom(from) >= MAX_ADDRESS_CONNECTIONS) {
       return turnAway(connection, monopoly(from), mayLinger); // before anybody makes room for it
     }
-    const isCrowded = this.#open.size + this.#judged >= this.#most;
-    const refusal = this.#most < MAX_CONTROL_CONNECTIONS ? OUT_OF_DESCRIPTORS : CROWDED;
-    if (isCrowded && !this.#displace(refusal)) {
-      return turnAway(connection, refusal, mayLinger);
+    const isCrowded = this.#isCrowded;
+    // Where there is no room, somebody has to make it, for each who may turn out to be served.
+    if (isCrowded && this.#judged.unplaced >= this.#countSilent()) {
+      return turnAway(connection, this.#crowded(), mayLinger);
     }
     const { origin } = connection;
     const verdict = origin === undefined ? OURS : this.#options.access.judge(origin);
-    if (!(verdict instanceof Promise)) return this.#begin(connection, verdict);
+    if (!(verdict instanceof Promise)) {
+      return this.#begin(connection, verdict, !isCrowded, mayLinger);
+    }
+    if (isCrowded && !mayLinger) {
+      verdict.catch(this.#options.onFault);
+      return turnAway(connection, this.#crowded(), false);
+    }
     // Until it is known who it is, nothing is looked at. (To pause would end a TLS handshake for good.)
     const early: Buffer[] = [];
-    this.#judged++;
+    const kind = isCrowded ? "unplaced" : "placed";
+    this.#judged[kind]++;
     let handlers: StreamHandlers | undefined;
     let hasEnded = false;
     let isClosed = false;
     verdict
-      .finally(() => this.#judged--)
+      .finally(() => this.#judged[kind]--)
       .then((known) => {
         if (isClosed) return;
-        handlers = this.#begin(connection, known);
+        handlers = this.#begin(connection, known, !isCrowded, mayLinger);
         for (const chunk of early) handlers.data(chunk);
         if (hasEnded) handlers.end();
         connection.resume();
@@ -108,9 +115,21 @@ export class ControlServer {
     return [...this.#open.values()].filter((from) => from === address).length;
   }
 
+  get #isCrowded(): boolean {
+    return this.#open.size + this.#judged.placed >= this.#most;
+  }
+
+  #countSilent(): number {
+    return [...this.#open.keys()].filter((control) => !control.hasAsked).length;
+  }
+
+  #crowded(): OrchestratorError {
+    return this.#most < MAX_CONTROL_CONNECTIONS ? OUT_OF_DESCRIPTORS : CROWDED;
+  }
+
   /** Descriptors are scarce: for a moment, there are no more connections than now. */
   #bound(): void {
-    this.#most = Math.min(this.#most, this.#open.size + this.#judged);
+    this.#most = Math.min(this.#most, this.#open.size + this.#judged.placed);
     this.#cancelBound?.();
     this.#cancelBound = this.#options.after(DESCRIPTORS_SCARCE_MS, () => {
       this.#most = MAX_CONTROL_CONNECTIONS;
@@ -128,7 +147,13 @@ export class ControlServer {
     return false;
   }
 
-  #begin(connection: Connection, verdict: Verdict): StreamHandlers {
+  /** Nobody makes room for who is not served. */
+  #begin(
+    connection: Connection,
+    verdict: Verdict,
+    hasPlace: boolean,
+    mayLinger: boolean,
+  ): StreamHandlers {
     if (verdict.kind === "refused") {
       const { error, by } = verdict;
       this.#options.log.warn("run:connection", "refused a connection", {
@@ -136,7 +161,11 @@ export class ControlServer {
         by,
         error: error.message,
       });
-      return turnAway(connection, error);
+      return turnAway(connection, error, mayLinger);
+    }
+    const refusal = this.#crowded();
+    if (!hasPlace && this.#isCrowded && !this.#displace(refusal)) {
+      return turnAway(connection, refusal, mayLinger);
     }
     const control = new ControlConnection(this.#options, connection, this.#nextId++, verdict);
     this.#open.set(control, otherMachine(connection.origin));

@@ -31,6 +31,8 @@ export class Client {
   #sent: SentAsk[] = [];
   #sentBytes = 0;
   #hasAsked = false;
+  /** Something it asked for was answered. */
+  #isServed = false;
   #isDone = false;
   #isVoid = false;
   #bytes: Buffer = Buffer.alloc(0);
@@ -128,7 +130,9 @@ export class Client {
   /** The connection is gone, by the daemon's doing. */
   ended(): void {
     const { demand } = this.#options;
-    const [left] = this.unanswered;
+    // Turned away when it was known who it is: the kernel may not have taken what it was told.
+    const isUnserved = this.isTurnedAway && !this.#isServed;
+    const [left] = isUnserved ? [] : this.unanswered;
     demand(left === undefined, "every request is answered before the end", left?.text);
     const isExpected = this.#isDone || this.isTurnedAway || !this.#hasAsked;
     demand(isExpected, "a connection lasts as long as its client wants");
@@ -165,12 +169,19 @@ export class Client {
       return;
     }
     const [first] = this.#sent;
+    const isTold = "Err" in response && response.Err[0]?.startsWith("Cannot accept connection");
+    if (isTold === true && this.isTurnedAway && !this.#isServed) {
+      // Whatever it has sent, or sends on, goes nowhere.
+      this.#isDone = this.#isVoid = true;
+      this.#sent = [];
+      return;
+    }
     if (first?.ask.since === undefined) {
-      const isTold = this.isTurnedAway && "Err" in response;
-      demand(isTold, "only what was asked is answered", text);
+      demand(false, "only what was asked is answered", text);
       return;
     }
     demand(dialect === this.dialect, `${first.ask.kind} is answered in ${this.dialect}`, text);
+    this.#isServed = true;
     const { ask } = first;
     ask.due--;
     // An upload that is refused as a whole has a second answer all the same.
