@@ -91,6 +91,15 @@ export function isThere(path: string): boolean {
   return existsSync(path);
 }
 
+/** Whether there is something at a path, or the system does not let us see that there is nothing. */
+export function mayBeThere(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch (error) {
+    return systemCode(error) !== "ENOTDIR";
+  }
+}
+
 /**
  * Makes durable the bytes of a file, or the names in a folder. What may not be read is left to the
  * system.

@@ -1,7 +1,6 @@
 import { Database } from "bun:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
-  chmodSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -24,6 +23,7 @@ import {
 import { encodeInstance, encodeRow, type StoredEvent } from "../src/store/records.ts";
 import { APPLICATION_ID, SCHEMA } from "../src/store/schema.ts";
 import { Store } from "../src/store.ts";
+import { withoutPrivileges } from "./support/privileges.ts";
 import { property } from "./support/random.ts";
 import { refusal } from "./support/refusal.ts";
 import { idOf, IDLE, plainInstance, plainLink, Registry } from "./support/registry.ts";
@@ -38,19 +38,6 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 /** The path of a state of its own. */
 function newPath(): string {
   return join(folder, String(files++));
-}
-
-/** Runs something while nothing below a folder can be reached, whoever we are. */
-function withoutPrivileges(closed: string, body: () => void): void {
-  const isRoot = process.geteuid?.() === 0;
-  chmodSync(closed, 0o000);
-  if (isRoot) process.seteuid?.(65_534);
-  try {
-    body();
-  } finally {
-    if (isRoot) process.seteuid?.(0);
-    chmodSync(closed, 0o700);
-  }
 }
 
 const COMMITTER = join(import.meta.dir, "fixtures/committer.ts");

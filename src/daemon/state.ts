@@ -3,8 +3,8 @@
 import { join } from "node:path";
 
 import type { Address } from "../address.ts";
-import { hinted, messageChain, OrchestratorError } from "../errors.ts";
-import { isThere } from "../files.ts";
+import { hinted, messageChain, OrchestratorError, systemCode } from "../errors.ts";
+import { mayBeThere } from "../files.ts";
 import type { Host } from "../host.ts";
 import { bootId } from "../host/processes.ts";
 import { KILL_WAIT_MS } from "../limits.ts";
@@ -16,9 +16,19 @@ import { recover } from "../supervisor/recovery.ts";
 import { formatProcesses } from "../supervisor/tree.ts";
 import type { DaemonOptions } from "./options.ts";
 
+/** Why the system lets nobody, or not us, make anything in a place. */
+const NO_PLACE: ReadonlySet<string | undefined> = new Set([
+  "ENOENT",
+  "ENOTDIR",
+  "EACCES",
+  "EPERM",
+  "EROFS",
+]);
+
 /**
  * The state of before, or an empty one. Where the place was not asked for and cannot be had, the
- * daemon runs without a memory, and says so: it is of use all the same.
+ * daemon runs without a memory, and says so: it is of use all the same. Not where something to
+ * remember may be there, nor where it is only for now that nothing can be written.
  * @throws `already_exists`, `permission_denied`, `state_unusable` or `io`
  */
 export function openMemory(options: DaemonOptions, runtimeFolder: string, log: TargetLog): State {
@@ -41,9 +51,7 @@ export function openMemory(options: DaemonOptions, runtimeFolder: string, log: T
   try {
     return openState(stateFolders(control, env));
   } catch (error) {
-    const isPlace =
-      error instanceof OrchestratorError && (error.code === "misuse" || error.code === "io");
-    if (!isPlace || hasState(control, env)) throw hinted(error, hint);
+    if (!hasNoPlace(error) || mayHaveState(control, env)) throw hinted(error, hint);
     log.warn("run", "remembering nothing: the state has no place", {
       error: messageChain(error).join(": "),
       hint: "--state-dir DIR",
@@ -52,13 +60,24 @@ export function openMemory(options: DaemonOptions, runtimeFolder: string, log: T
   }
 }
 
-/** Whether there is something to remember: it is not passed over. */
-function hasState(control: Address, env: DaemonOptions["env"]): boolean {
+/** Whether an error says that there is no place for a state, by the environment or the system. */
+function hasNoPlace(error: unknown): boolean {
+  if (!(error instanceof OrchestratorError)) return false;
+  if (error.code === "misuse") return true;
+  let cause: unknown = error;
+  while (cause instanceof Error && systemCode(cause) === undefined) cause = cause.cause;
+  return error.code === "io" && NO_PLACE.has(systemCode(cause));
+}
+
+/** Whether there may be something to remember: it is not passed over. */
+function mayHaveState(control: Address, env: DaemonOptions["env"]): boolean {
+  let folders: readonly string[];
   try {
-    return isThere(join(stateFolders(control, env).at(-1) as string, "state.db"));
+    folders = stateFolders(control, env);
   } catch {
     return false; // the environment names no place
   }
+  return mayBeThere(join(folders.at(-1) as string, "state.db"));
 }
 
 /**

@@ -116,7 +116,7 @@ function make(path: string, schema: readonly string[]): void {
     syncPath(dirname(path));
   } catch (error) {
     database?.close();
-    rmSync(fresh, { force: true });
+    for (const suffix of ["", "-wal", "-shm"]) rmSync(fresh + suffix, { force: true });
     throw error;
   } finally {
     process.umask(mask);
@@ -195,9 +195,10 @@ function lookAt(path: string): Stats | undefined {
   }
 }
 
-/** Whether an error says that there is no room for a change. */
+/** Whether an error says that there is no room for a change, or for the memory that readers share. */
 export function isFull(error: unknown): boolean {
-  return error instanceof SQLiteError && error.code === "SQLITE_FULL";
+  if (!(error instanceof SQLiteError)) return false;
+  return error.code === "SQLITE_FULL" || error.code === "SQLITE_IOERR_SHMSIZE";
 }
 
 /** Whether an error leaves open what the disk has of what was written before. */

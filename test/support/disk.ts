@@ -1,6 +1,14 @@
 // A disk of its own, small enough to be filled.
 
-import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -27,8 +35,8 @@ export class Disk {
     return undefined;
   }
 
-  /** Takes all the room that is left. */
-  fill(): void {
+  /** Takes all the room that is left, but for so many bytes. */
+  fill(roomBytes: number = 0): void {
     const fd = openSync(this.#ballast, "a");
     try {
       for (;;) writeSync(fd, Buffer.alloc(PAGE_BYTES));
@@ -37,6 +45,7 @@ export class Disk {
     } finally {
       closeSync(fd);
     }
+    truncateSync(this.#ballast, Math.max(0, statSync(this.#ballast).size - roomBytes));
   }
 
   makeRoom(): void {
