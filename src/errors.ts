@@ -25,6 +25,9 @@ export const ERROR_CODES = [
 
 export type ErrorCode = (typeof ERROR_CODES)[number];
 
+/** What a daemon says whose state has no room; the command line knows it by these words. */
+export const NO_ROOM_FOR_STATE = "the disk is full, or the state too large";
+
 /** A refusal or failure that is meant to be read by a person. */
 export class OrchestratorError extends Error {
   override readonly name = "OrchestratorError";

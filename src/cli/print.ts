@@ -2,7 +2,13 @@
 //
 // Pure. Texts that come from a daemon never reach a terminal with their control characters.
 
-import { type ErrorCode, errorCode, messageChain, OrchestratorError } from "../errors.ts";
+import {
+  type ErrorCode,
+  errorCode,
+  messageChain,
+  NO_ROOM_FOR_STATE,
+  OrchestratorError,
+} from "../errors.ts";
 import { showJson } from "../json.ts";
 import { escapeText } from "../log.ts";
 import type { Info, LinkInfo, RuntimeInfo } from "../protocol/info.ts";
@@ -28,9 +34,6 @@ const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
   io: 1,
   internal: 1,
 };
-
-/** What a daemon says whose state has no room. */
-const FULL_DISK = "the disk is full, or the state too large";
 
 /** What was asked for has not come true, although nothing was refused. */
 export class Unmet extends Error {
@@ -135,7 +138,8 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
       }
       return `see its state with "${CLI} runtime list"`;
     case "io":
-      if (own !== undefined || !messageChain(error).join(" ").includes(FULL_DISK)) return own;
+      if (own !== undefined || !messageChain(error).join(" ").includes(NO_ROOM_FOR_STATE))
+        return own;
       return `make room; "${CLI} doctor" says where`;
     case "not_configured":
       return own ?? `start the daemon with --ipc-socket HOST:PORT`;

@@ -7,7 +7,7 @@ import { Database, SQLiteError } from "bun:sqlite";
 import { chmodSync, lstatSync, renameSync, rmSync, type Stats } from "node:fs";
 import { dirname } from "node:path";
 
-import { OrchestratorError, systemCode } from "../errors.ts";
+import { NO_ROOM_FOR_STATE, OrchestratorError, systemCode } from "../errors.ts";
 import { syncPath } from "../files.ts";
 import { MAX_STATE_BYTES, STATE_BUSY_MS, STATE_LOG_BYTES } from "../limits.ts";
 import { APPLICATION_ID, SCHEMA } from "./schema.ts";
@@ -224,9 +224,7 @@ export function explain(error: unknown, verb: "use" | "read" | "write", path: st
   }
   if (!(error instanceof SQLiteError)) return error as Error;
   if (isFull(error)) {
-    return new OrchestratorError("io", `${subject}: the disk is full, or the state too large`, {
-      hint: "make room",
-    });
+    return new OrchestratorError("io", `${subject}: ${NO_ROOM_FOR_STATE}`, { hint: "make room" });
   }
   const [, kind] = /^SQLITE_([A-Z]+)/.exec(error.code ?? "") ?? [];
   switch (kind) {
