@@ -39,13 +39,19 @@ export class Memory implements EventStore {
   /** Instances whose process stands otherwise than the store says. */
   readonly #dirtyRuns: Set<InstanceId> = new Set();
   #cancelCommit: (() => void) | undefined;
-  /** Committed, asked for, and perhaps not on the disk yet. */
-  #unsynced: Batch[] = [];
+  /** Committed, asked for, and perhaps not on the disk yet; at first what a killed daemon has left. */
+  #unsynced: Batch[] = [{ changes: 0, error: undefined }];
+  #isDoubtful = false;
   /** Settles when all batches before these are on the disk, or hold why not. */
   #syncing: Promise<void> | undefined;
 
   constructor(options: MemoryOptions) {
     this.#options = options;
+  }
+
+  /** Whether the disk has not confirmed some of what was committed, and may be without it. */
+  get isDoubtful(): boolean {
+    return this.#isDoubtful;
   }
 
   /** The changes since the last commit. */
@@ -110,6 +116,7 @@ export class Memory implements EventStore {
     const synced = this.#options.store.sync();
     if (synced === undefined) return undefined;
     const syncing = synced
+      .then(() => void (this.#isDoubtful = false))
       .catch((cause: unknown) => this.#doubt(batches, cause))
       .finally(() => {
         if (this.#syncing === syncing) this.#syncing = undefined;
@@ -152,6 +159,7 @@ export class Memory implements EventStore {
       { cause },
     );
     for (const batch of batches) batch.error = error;
+    this.#isDoubtful = true;
     this.#options.log.warn("sync", "run", "cannot bring the state to the disk", {
       error: messageChain(cause).join(": "),
     });

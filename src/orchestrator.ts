@@ -464,11 +464,13 @@ export class Orchestrator {
 
   /** Removes uploaded programs that no instance has any more, once the disk knows that. */
   async collect(): Promise<void> {
+    const used = (): string[] => this.#instances.all().flatMap(({ binary }) => binary ?? []);
+    const before = used(); // a power cut brings it back, if it is let go of while the disk is waited for
     await this.#memory.durable();
+    if (this.#memory.isDoubtful) return;
     if (this.#instances.isEnding) return; // nobody is registered any more, and all is to stay
-    const used = this.#instances.all().flatMap(({ binary }) => binary ?? []);
     try {
-      this.#options.state.binaries.collect(new Set(used));
+      this.#options.state.binaries.collect(new Set([...before, ...used()]));
     } catch (error) {
       this.#options.onFault(error);
     }

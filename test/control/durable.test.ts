@@ -55,6 +55,8 @@ let folder: string;
 let disk: Disk;
 let store: Store;
 let orchestrator: Orchestrator;
+/** Of each collection of uploaded programs, what was kept. */
+let collected: string[];
 
 const fail = (error: unknown): never => {
   throw error;
@@ -63,20 +65,25 @@ const fail = (error: unknown): never => {
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "vo-durable-"));
   disk = new Disk();
+  collected = [];
   store = Store.open(join(folder, "state.db"), { openSyncer: () => disk });
   const host = new FakeHost();
   const files = { append: async () => 0, rest: async () => {}, look: async () => {} };
   const spool = { files, share: new SpoolShare(), onTrouble() {}, now: () => 0 };
+  const binaries = {
+    collect: (used: ReadonlySet<string>) => collected.push([...used].toSorted().join("")),
+  };
   orchestrator = new Orchestrator({
     host,
     log: quiet,
-    state: { store, binaries: { collect() {} } as unknown as State["binaries"] },
+    state: { store, binaries: binaries as unknown as State["binaries"] },
     env: {},
     openSocket: (id) => ({ path: `/run/${id}`, close() {} }),
     telemetry: undefined,
     histories: {
       open: () => ({ ...spool, after: () => () => {} }),
       remove: async () => {},
+      sweep: async () => {},
     } as unknown as Histories,
     guard: { add() {}, remove() {} },
     newMark: () => "run.1",
@@ -245,6 +252,51 @@ test("A removal that the disk does not confirm is told of as well (R1)", async (
     client.ask(add(10 + i));
     expect((await client.come(2 * i + 4)).at(-1)).toBe(OK);
   }
+});
+
+/** Registers instances with uploaded programs, called by one letter each; the disk knows of them. */
+async function addUploaded(names: string): Promise<void> {
+  for (const [n, hash] of [...names].entries()) {
+    orchestrator.add(idOf(n), "/state/binary", {}, { hash, bytes: 1, origin: hash });
+  }
+  const durable = orchestrator.commit();
+  await until("the disk is asked", () => disk.waiting > 0);
+  disk.write();
+  await durable;
+}
+
+test("An uploaded program goes when the disk knows that its own instance is gone (R1)", async () => {
+  await addUploaded("abc");
+  orchestrator.remove(idOf(0));
+  await until("the disk is asked", () => disk.waiting === 1);
+  orchestrator.remove(idOf(1));
+  await until("the disk is asked again", () => disk.waiting === 2);
+  disk.write(1);
+  await until("one is collected", () => collected.length > 0);
+  expect(collected).toEqual(["bc"]);
+  disk.write();
+  await until("the other one is", () => collected.length > 1);
+  expect(collected).toEqual(["bc", "c"]);
+});
+
+test("None goes as long as the disk does not confirm that (R1)", async () => {
+  await addUploaded("abc");
+  orchestrator.remove(idOf(0));
+  await until("the disk is asked", () => disk.waiting > 0);
+  disk.refuse();
+  await orchestrator.collect();
+  expect(collected).toEqual([]);
+  orchestrator.remove(idOf(1)); // brings all into the file
+  await until("what is left over is collected", () => collected.length > 0);
+  expect(collected).toEqual(["c"]);
+});
+
+test("At a start none goes before the disk has what the daemon of before has left (R1)", async () => {
+  orchestrator.restore([], []);
+  await until("the disk is asked", () => disk.waiting > 0);
+  expect(collected).toEqual([]);
+  disk.write();
+  await until("what nobody uses is collected", () => collected.length > 0);
 });
 
 test("A Clear of nothing shares no fate with the change that comes next", async () => {
