@@ -49,6 +49,7 @@ import {
 import { type FileSyncer, Syncer } from "./store/syncer.ts";
 
 export interface StoreOptions extends DatabaseOptions {
+  /** What brings the file at a path to the disk: the log of changes, and that into which it is moved. */
   readonly openSyncer?: (path: string) => FileSyncer;
 }
 
@@ -93,11 +94,12 @@ export class Store {
   /** The disk has refused some of the log once, and will not say so again. */
   #isDoubtful = false;
 
-  private constructor(database: Database, syncer: FileSyncer | undefined) {
+  private constructor(database: Database, openSyncer: (path: string) => FileSyncer) {
     this.#database = database;
-    if (syncer !== undefined) {
-      const { filename } = database;
-      const checkpoint = new Checkpoint(filename, syncer);
+    const { filename } = database;
+    if (filename !== IN_MEMORY) {
+      const syncer = openSyncer(`${filename}-wal`);
+      const checkpoint = new Checkpoint(filename, syncer, openSyncer);
       this.#log = { syncer, checkpoint, identity: identityOf(filename) };
     }
     this.#lastSeq = Number(rows(database, "SELECT coalesce(max(seq), 0) FROM events")[0]?.[0]);
@@ -111,7 +113,7 @@ export class Store {
   static open(path: string, options: StoreOptions = {}): Store {
     const database = openDatabase(path, examine, options);
     const { openSyncer = (file) => new Syncer(file) } = options;
-    return new Store(database, path === IN_MEMORY ? undefined : openSyncer(`${path}-wal`));
+    return new Store(database, openSyncer);
   }
 
   /** Reads what is registered, with changes that are not committed yet. @throws `state_unusable`, `io` */
@@ -257,10 +259,13 @@ export class Store {
     try {
       this.commit();
     } finally {
-      this.#log?.checkpoint.close();
-      this.#database.close();
-      this.#log?.checkpoint.closeFile();
-      this.#log?.syncer.close();
+      try {
+        this.#log?.checkpoint.close();
+      } finally {
+        this.#database.close();
+        this.#log?.checkpoint.closeFile();
+        this.#log?.syncer.close();
+      }
     }
   }
 

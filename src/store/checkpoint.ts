@@ -8,7 +8,7 @@
 
 import { Database } from "bun:sqlite";
 
-import { type FileSyncer, Syncer } from "./syncer.ts";
+import type { FileSyncer } from "./syncer.ts";
 
 /** Checkpoints of one database, one at a time. */
 export class Checkpoint {
@@ -16,22 +16,24 @@ export class Checkpoint {
   readonly #pin: Database;
   /** Copies without a sync of its own. */
   readonly #mover: Database;
-  readonly #file: Syncer;
+  readonly #file: FileSyncer;
   #isRunning = false;
   #isPinned = false;
+  /** The file has pages of the log that the disk may not have there. */
+  #isUnsynced = false;
 
   /**
    * `log` brings the write-ahead log to the disk; it stays the caller's.
    * @throws SQLite's or the system's error
    */
-  constructor(path: string, log: FileSyncer) {
+  constructor(path: string, log: FileSyncer, openSyncer: (path: string) => FileSyncer) {
     this.#log = log;
     this.#pin = new Database(path, { readonly: true });
     this.#mover = new Database(path, { readwrite: true });
     this.#mover.run("PRAGMA synchronous = OFF");
     // What they open, they open now: later, descriptors may be scarce.
     for (const database of [this.#pin, this.#mover]) look(database);
-    this.#file = new Syncer(path);
+    this.#file = openSyncer(path);
   }
 
   get isRunning(): boolean {
@@ -48,27 +50,50 @@ export class Checkpoint {
         look(this.#pin); // from here on
         await this.#log.sync();
         if (!this.#isPinned) return;
+        this.#isUnsynced = true;
         this.#mover.run("PRAGMA wal_checkpoint(PASSIVE)");
         await this.#file.sync();
+        this.#isUnsynced = false;
       } finally {
-        this.abandon();
+        this.#unpin();
       }
     } finally {
       this.#isRunning = false;
     }
   }
 
-  /** Takes the pin away: the caller moves the log itself, with syncs, before anything is committed. */
+  /**
+   * Takes the pin away: the caller moves the log itself, with syncs, before anything is committed. Of
+   * what was moved here already SQLite would sync nothing.
+   * @throws the system's error
+   */
   abandon(): void {
-    if (this.#isPinned) this.#pin.run("END");
-    this.#isPinned = false;
+    this.#syncNow();
+    this.#unpin();
   }
 
-  /** Lets go of the database, whatever is under way; the owner closes its own connection next. */
+  /**
+   * Lets go of the database, whatever is under way; the owner closes its own connection next.
+   * @throws the system's error; it is closed even then
+   */
   close(): void {
+    try {
+      this.#syncNow();
+    } finally {
+      this.#isPinned = false;
+      this.#pin.close();
+      this.#mover.close();
+    }
+  }
+
+  #syncNow(): void {
+    if (this.#isUnsynced) this.#file.syncNow();
+    this.#isUnsynced = false;
+  }
+
+  #unpin(): void {
+    if (this.#isPinned) this.#pin.run("END");
     this.#isPinned = false;
-    this.#pin.close();
-    this.#mover.close();
   }
 
   /** Lets go of the file. Not before its last connection is closed: SQLite's locks would end with it. */

@@ -1,11 +1,13 @@
 // A door: brings what was written to a file to the disk, off the event loop.
 
-import { closeSync, constants, fdatasync, openSync } from "node:fs";
+import { closeSync, constants, fdatasync, fdatasyncSync, openSync } from "node:fs";
 
 /** Brings what was written to a file to the disk. */
 export interface FileSyncer {
   /** Settles when the disk has what is written now. @throws the system's error */
   sync(): Promise<void>;
+  /** Brings there what is written now, while everything waits. @throws the system's error */
+  syncNow(): void;
   close(): void;
 }
 
@@ -31,6 +33,10 @@ export class Syncer implements FileSyncer {
     this.#next = next;
     this.#running = next;
     return next;
+  }
+
+  syncNow(): void {
+    fdatasyncSync(this.#fd);
   }
 
   /** Lets go of the file: at once, or when what is under way has ended. */

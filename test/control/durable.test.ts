@@ -27,6 +27,8 @@ class Disk implements FileSyncer {
     return promise;
   }
 
+  syncNow(): void {}
+
   close(): void {}
 
   get waiting(): number {
