@@ -160,7 +160,7 @@ export const TYPE_TABLE_SLOTS = 4_096;
 /** Length of `sun_path` in Linux, less its terminating zero. */
 export const MAX_SOCKET_PATH_BYTES = 107;
 
-/** Unwritten log bytes when nobody reads standard error; beyond it, lines are dropped and counted. */
+/** Unwritten log bytes when nobody reads standard error, or its disk is full; beyond it, lines are dropped and counted. */
 export const MAX_LOG_BACKLOG_BYTES: number = 1 * MIB;
 
 /** CLI: time to connect, and time to an answer of a daemon that is alive. */
@@ -191,7 +191,7 @@ export const MAX_PENDING_CONTROL = 64;
 /** Between two notices of one link: a program that loses messages must not drown in being told so. */
 export const NOTICE_INTERVAL_MS = 1_000;
 
-/** Pause before log lines that nobody read are offered again. */
+/** Pause before log lines that nobody took are offered again. */
 export const LOG_RETRY_MS = 50;
 
 /** Text of an error to an instance: with every character escaped it still fits into a Veecle line. */

@@ -20,6 +20,9 @@ function withoutWaiting(fd: number): number {
   }
 }
 
+/** Why something cannot be written now, and may be later: no reader, no room. */
+const LATER: ReadonlySet<string | undefined> = new Set(["EAGAIN", "ENOSPC", "EDQUOT"]);
+
 /** Writes lines to a file descriptor without ever waiting for its reader. */
 export class LineWriter {
   readonly #fd: number;
@@ -55,7 +58,7 @@ export class LineWriter {
       this.#waitingBytes -= written;
       this.#waiting = written < bytes.length ? [bytes.subarray(written)] : [];
       if (written === bytes.length && this.#dropped > 0) {
-        this.#put(`[${this.#dropped} log lines dropped: nobody read them]\n`);
+        this.#put(`[${this.#dropped} log lines dropped: there was no room for them]\n`);
         this.#dropped = 0;
       } else if (written < bytes.length) {
         this.#retry = setTimeout(() => this.flush(), LOG_RETRY_MS);
@@ -76,7 +79,7 @@ export class LineWriter {
       return writeSync(this.#fd, bytes);
     } catch (error) {
       // EPIPE and the like: the reader is gone for good, and there is nobody to tell.
-      if (systemCode(error) !== "EAGAIN") this.#isBroken = true;
+      this.#isBroken = !LATER.has(systemCode(error));
       return 0;
     }
   }
