@@ -11,6 +11,7 @@ import { encodeFrame, FrameScanner, PREFIX_BYTES } from "./frame.ts";
 import {
   ANSWER_TIMEOUT_MS,
   CONNECT_TIMEOUT_MS,
+  KEEP_ALIVE_MS,
   KILL_WAIT_MS,
   MAX_NATIVE_FRAME_BYTES,
   MAX_STOP_GRACE_MS,
@@ -282,6 +283,8 @@ export class ControlClient {
     const socket: Bun.SocketHandler<undefined> = {
       open: (opened) => {
         this.#socket = opened;
+        // Who follows a daemon sends nothing: without it, one that has vanished is followed for ever.
+        if (this.address.kind === "tcp") opened.setKeepAlive(true, KEEP_ALIVE_MS);
         if (this.#ended !== undefined) opened.terminate();
         if (tls === undefined) resolve();
       },

@@ -1,5 +1,13 @@
 import { describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 
@@ -51,6 +59,19 @@ describe("ControlClient.connect()", () => {
       code: "unreachable",
       chain: [`Cannot reach the orchestrator at "${path}"`, "connection refused"],
     });
+  });
+
+  test("has the system ask whether a daemon on another machine is still there", async () => {
+    const daemon = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+    const { port } = daemon;
+    const client = await ControlClient.connect({ kind: "tcp", host: "127.0.0.1", port });
+    // proc(5), tcp: local and remote address, state, queues, the timer that runs; 02 is that.
+    const to = `0100007F:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+    const rows = readFileSync("/proc/net/tcp", "utf8").split("\n");
+    const row = rows.map((line) => line.trim().split(/\s+/)).find(([, , remote]) => remote === to);
+    expect(row?.[5]).toStartWith("02:");
+    client.close();
+    daemon.stop(true);
   });
 
   test("names a host that does not exist", async () => {
