@@ -22,13 +22,19 @@ const heldLocks = new Set<Database>();
  */
 export function tryLock(path: string): FileLock | undefined {
   for (;;) {
+    let file: string | undefined;
     let database: Database | undefined;
     try {
+      file = identityOf(path);
       const mask = process.umask(0o177);
       try {
         database = new Database(path, { create: true });
       } finally {
         process.umask(mask);
+      }
+      if (file === undefined) {
+        database.close(); // now there is one, and it is known which one is opened
+        continue;
       }
       database.run("PRAGMA journal_mode = MEMORY");
       database.run("BEGIN EXCLUSIVE");
@@ -38,8 +44,8 @@ export function tryLock(path: string): FileLock | undefined {
       if (code === "SQLITE_BUSY") return undefined;
       throw new OrchestratorError("io", `Cannot lock ${path}`, { cause: explainLock(error, path) });
     }
-    // Another process may have removed the file between our open and our lock.
-    if (statSync(path, { throwIfNoEntry: false }) === undefined) {
+    // Between our open and our lock its holder may have removed it, and a third have made another.
+    if (identityOf(path) !== file) {
       database.close();
       continue;
     }
@@ -48,11 +54,20 @@ export function tryLock(path: string): FileLock | undefined {
     return {
       release: () => {
         if (!heldLocks.delete(held)) return;
-        rmSync(path, { force: true });
-        held.close();
+        try {
+          if (identityOf(path) === file) rmSync(path, { force: true });
+        } finally {
+          held.close();
+        }
       },
     };
   }
+}
+
+/** What tells the file at a path from others that had its name; undefined if there is none. */
+function identityOf(path: string): string | undefined {
+  const found = statSync(path, { bigint: true, throwIfNoEntry: false });
+  return found && [found.dev, found.ino, found.birthtimeNs].join(" ");
 }
 
 function explainLock(error: unknown, path: string): unknown {
@@ -60,7 +75,8 @@ function explainLock(error: unknown, path: string): unknown {
   const found = statSync(folder, { throwIfNoEntry: false });
   if (found === undefined) return new Error(`the folder ${folder} does not exist`);
   if (!found.isDirectory()) return new Error(`${folder} is not a folder`);
-  if ((error as { code?: unknown }).code !== "SQLITE_CANTOPEN") return error;
+  const code = systemCode(error) ?? (error as { code?: unknown }).code;
+  if (code !== "EACCES" && code !== "SQLITE_CANTOPEN") return error;
   return new Error(`the folder ${folder} is not writable`, { cause: reasonAgainst(folder) });
 }
 
