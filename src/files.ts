@@ -14,7 +14,7 @@ import {
   statfsSync,
   writeFileSync,
 } from "node:fs";
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 
 import { OrchestratorError, systemCode } from "./errors.ts";
 
@@ -45,11 +45,19 @@ export function vacate(path: string): void {
   rmSync(path, { force: true });
 }
 
-/** Makes a folder and those above it that are missing, with mode 0700 under any umask. @throws `io` */
+/**
+ * Makes a folder and those above it that are missing, with mode 0700 under any umask, and their names
+ * durable.
+ * @throws `io`
+ */
 export function makeFolders(path: string): void {
   const mask = process.umask(0o077);
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    const first = mkdirSync(path, { recursive: true, mode: 0o700 });
+    if (first === undefined) return;
+    for (let made = path; made.length >= first.length; made = dirname(made)) {
+      syncPath(dirname(made));
+    }
   } catch (error) {
     throw new OrchestratorError("io", `Cannot make the folder ${path}`, { cause: error });
   } finally {

@@ -5,10 +5,10 @@
 
 import { type BigIntStats, constants, lstatSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 
 import { assert, OrchestratorError } from "../errors.ts";
-import { makePrivateFolder } from "../files.ts";
+import { makePrivateFolder, syncPath } from "../files.ts";
 import { FILE_CLOCK_MS, HASH_CHUNK_BYTES, MAX_ADDRESS_UPLOADS, MAX_UPLOADS } from "../limits.ts";
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
@@ -28,7 +28,7 @@ export class Binaries {
 
   /** @throws `permission_denied` or `io`, as `makePrivateFolder` */
   constructor(folder: string) {
-    makePrivateFolder(folder);
+    if (makePrivateFolder(folder)) syncPath(dirname(folder));
     this.folder = folder;
   }
 

@@ -5,6 +5,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -29,6 +30,12 @@ afterAll(() => rmSync(base, { recursive: true, force: true }));
 
 function newFolder(): string {
   return join(base, String(folders++));
+}
+
+/** Whether the system lets us see the calls of a program of ours. */
+function canTrace(): boolean {
+  if (Bun.which("strace") === null) return false;
+  return Bun.spawnSync({ cmd: ["strace", "-o", "/dev/null", "true"] }).success;
 }
 
 describe("stateFolders()", () => {
@@ -104,6 +111,30 @@ describe("openState()", () => {
       expect(readdirSync(inner).toSorted()).toEqual(["binaries", "reserve", "state.db"]);
     },
   );
+
+  test.skipIf(!canTrace())("makes every name durable that it makes, and that of an upload", () => {
+    const outer = join(newFolder(), "home/state");
+    const source = join(import.meta.dir, "../../src/store/state.ts");
+    const program = `
+      import { openState } from ${JSON.stringify(source)};
+      const state = openState([process.argv[1], process.argv[1] + "/inner"]);
+      const upload = await state.binaries.receive();
+      await upload.finish(new Bun.CryptoHasher("sha256").digest("hex"));
+      await upload.close();
+      state.close();`;
+    const trace = join(base, "trace");
+    const calls = "trace=mkdir,mkdirat,rename,renameat,renameat2,fsync,fdatasync";
+    const cmd = ["strace", "-f", "-y", "-e", calls, "-o", trace, process.execPath, "-e", program];
+    expect(Bun.spawnSync({ cmd: [...cmd, outer] }).stderr.toString()).toBe("");
+    const unsynced = new Set<string>();
+    for (const call of readFileSync(trace, "utf8").split("\n")) {
+      const [, made] = /(?:mkdir|rename).*"([^"]+)"[^"]* = 0$/.exec(call) ?? [];
+      if (made?.startsWith(base) === true) unsynced.add(made);
+      const [, synced] = /(?:fsync|fdatasync)\(\d+<([^>]+)>/.exec(call) ?? [];
+      for (const name of unsynced) if (dirname(name) === synced) unsynced.delete(name);
+    }
+    expect([...unsynced]).toEqual([]);
+  });
 
   test("finds what was there", () => {
     const folder = newFolder();
