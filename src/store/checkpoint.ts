@@ -5,10 +5,19 @@
 // SQLite's own checkpoint takes the same steps, and everything waits for its syncs. The pin is a
 // reader: while it is there nobody begins the log anew, so a power cut always finds each page in the
 // log or in the file. Only what the pin sees is copied, and that is on the disk as log by then.
+//
+// Pages that the disk has refused the system counts as written, and SQLite as moved. The log is kept
+// until they are copied once more: by hand, since nobody else would.
 
 import { Database } from "bun:sqlite";
+import { closeSync, openSync, readSync, writeSync } from "node:fs";
 
+import { PAGE_BYTES } from "./database.ts";
 import type { FileSyncer } from "./syncer.ts";
+
+/** https://sqlite.org/fileformat2.html#walformat: what stands before all pages, and before each. */
+const LOG_HEADER_BYTES = 32;
+const FRAME_HEADER_BYTES = 24;
 
 /** Checkpoints of one database, one at a time. */
 export class Checkpoint {
@@ -17,10 +26,16 @@ export class Checkpoint {
   /** Copies without a sync of its own. */
   readonly #mover: Database;
   readonly #file: FileSyncer;
+  /** The same file: each descriptor is told of a failure once. */
+  readonly #fileNow: FileSyncer;
+  readonly #fileFd: number;
+  readonly #logFd: number;
   #isRunning = false;
   #isPinned = false;
   /** The file has pages of the log that the disk may not have there. */
   #isUnsynced = false;
+  /** The disk has refused some of them. */
+  #isRefused = false;
 
   /**
    * `log` brings the write-ahead log to the disk; it stays the caller's.
@@ -34,10 +49,14 @@ export class Checkpoint {
     // What they open, they open now: later, descriptors may be scarce.
     for (const database of [this.#pin, this.#mover]) look(database);
     this.#file = openSyncer(path);
+    this.#fileNow = openSyncer(path);
+    this.#fileFd = openSync(path, "r+");
+    this.#logFd = openSync(`${path}-wal`, "r");
   }
 
+  /** Or something has come to nothing: until `abandon()` the log is kept. */
   get isRunning(): boolean {
-    return this.#isRunning;
+    return this.#isRunning || this.#isRefused;
   }
 
   /** Moves what is committed now. @throws the system's or SQLite's error, and then the log has it still */
@@ -52,10 +71,10 @@ export class Checkpoint {
         if (!this.#isPinned) return;
         this.#isUnsynced = true;
         this.#mover.run("PRAGMA wal_checkpoint(PASSIVE)");
-        await this.#file.sync();
-        this.#isUnsynced = false;
+        await this.#file.sync().catch((error: unknown) => this.#refuse(error));
+        if (!this.#isRefused) this.#isUnsynced = false;
       } finally {
-        this.#unpin();
+        if (!this.#isRefused) this.#unpin();
       }
     } finally {
       this.#isRunning = false;
@@ -65,7 +84,7 @@ export class Checkpoint {
   /**
    * Takes the pin away: the caller moves the log itself, with syncs, before anything is committed. Of
    * what was moved here already SQLite would sync nothing.
-   * @throws the system's error
+   * @throws the system's error, and then the log is kept
    */
   abandon(): void {
     this.#syncNow();
@@ -74,21 +93,43 @@ export class Checkpoint {
 
   /**
    * Lets go of the database, whatever is under way; the owner closes its own connection next.
-   * @throws the system's error; it is closed even then
+   * @throws the system's error; it is closed even then, and the log stays for who opens it next
    */
   close(): void {
     try {
       this.#syncNow();
     } finally {
-      this.#isPinned = false;
-      this.#pin.close();
       this.#mover.close();
     }
+    this.#isPinned = false;
+    this.#pin.close();
   }
 
   #syncNow(): void {
-    if (this.#isUnsynced) this.#file.syncNow();
-    this.#isUnsynced = false;
+    if (!this.#isUnsynced) return;
+    if (this.#isRefused) this.#moveAgain();
+    try {
+      this.#fileNow.syncNow();
+    } catch (error) {
+      this.#refuse(error);
+    }
+    this.#isUnsynced = this.#isRefused = false;
+  }
+
+  #refuse(error: unknown): never {
+    this.#isRefused = true;
+    throw error;
+  }
+
+  /** Copies what SQLite has moved already: all that the log begins with. */
+  #moveAgain(): void {
+    const [[, , moved] = []] = this.#mover.query("PRAGMA wal_checkpoint(NOOP)").values();
+    const frame = Buffer.alloc(FRAME_HEADER_BYTES + PAGE_BYTES);
+    for (let i = 0; i < Number(moved); i++) {
+      readSync(this.#logFd, frame, 0, frame.length, LOG_HEADER_BYTES + i * frame.length);
+      const at = (frame.readUInt32BE(0) - 1) * PAGE_BYTES;
+      writeSync(this.#fileFd, frame, FRAME_HEADER_BYTES, PAGE_BYTES, at);
+    }
   }
 
   #unpin(): void {
@@ -98,7 +139,11 @@ export class Checkpoint {
 
   /** Lets go of the file. Not before its last connection is closed: SQLite's locks would end with it. */
   closeFile(): void {
+    // A reader that is the last one leaves the log, and whoever opens it next moves it from its beginning.
+    this.#pin.close();
     this.#file.close();
+    this.#fileNow.close();
+    for (const fd of [this.#fileFd, this.#logFd]) closeSync(fd);
   }
 }
 
