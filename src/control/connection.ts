@@ -342,6 +342,7 @@ export class ControlConnection {
     this.#answers.sendNow(encodeOk(null));
     let upload: Upload | undefined;
     let fault: unknown;
+    let isUsed = false;
     try {
       if (replace === true) orchestrator.checkKnown(id);
       else orchestrator.checkNew(id, settings.name);
@@ -380,7 +381,7 @@ export class ControlConnection {
       const { batch } = orchestrator;
       await orchestrator.commit(); // the file must not be collected before
       if (batch.error !== undefined) throw batch.error;
-      if (replace === true) void orchestrator.collect();
+      isUsed = replace !== true; // else nobody uses the one before any more
     } catch (error) {
       if (error instanceof OrchestratorError) throw error;
       throw new OrchestratorError("upload_failed", `${subject}: the upload cannot be stored`, {
@@ -388,6 +389,7 @@ export class ControlConnection {
       });
     } finally {
       await upload?.close();
+      if (!isUsed) void orchestrator.collect();
     }
   }
 

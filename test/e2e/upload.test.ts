@@ -51,6 +51,22 @@ async function upload(control: Control, bytes: Buffer, privileged = false): Prom
   return announcement.id;
 }
 
+test("Of two uploads for one id the second is refused, and its bytes do not stay (R29)", () =>
+  withDaemon(async (daemon) => {
+    const [first, second] = [await daemon.control("veecle"), await daemon.control("veecle")];
+    const id = crypto.randomUUID();
+    const other = Buffer.from("#!/bin/sh\necho other\n");
+    await first.ok({ AddWithBinary: announce(PROGRAM, id) });
+    await second.ok({ AddWithBinary: announce(other, id) });
+    first.wire.send(PROGRAM);
+    expect(await first.answer()).toEqual({ Ok: null });
+    second.wire.send(other);
+    expect(await second.answer()).toMatchObject({ Err: [expect.stringContaining("Cannot add")] });
+    await until("only the first is left", () => uploads(daemon).length === 1);
+    const { binary } = await daemon.runtime(id);
+    expect(binary).toEndWith(uploads(daemon)[0] as string);
+  }));
+
 describe.each(DIALECTS)("An upload in the %s dialect", (dialect) => {
   test("becomes an instance that runs (P-15)", () =>
     withDaemon(async (daemon) => {
