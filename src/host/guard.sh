@@ -52,11 +52,15 @@ find_members() {
   set +f
 }
 
-# Calls $1 with the pid, and with the line of /proc/PID/stat.
+# Calls $1 with the pid, and with the text of /proc/PID/stat. Anybody may give a process a name with
+# newlines; it is short, and the numbers behind it are not: what is short is gone on with in the next line.
 each_line() {
-  IFS=$newline
+  IFS=$newline stat=
   for line in $stats; do
-    $1 "${line%% *}" "$line"
+    stat=$stat$line
+    [ ${#line} -lt 80 ] && continue
+    $1 "${stat%% *}" "$stat"
+    stat=
   done
   IFS=" $newline"
 }

@@ -1,5 +1,12 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  writeFileSync,
+} from "node:fs";
 import { constants } from "node:os";
 import { join } from "node:path";
 
@@ -235,6 +242,40 @@ describe("guard.sh", () => {
       expect(await within("its end", guard.exited, SOON_MS)).toBe(0);
       expect(all.map(isAlive)).toEqual([false, true, true, false, true]);
       for (const { pid } of [over, other]) process.kill(pid, "SIGKILL");
+    },
+  );
+
+  test.each(shells.filter(([, shell]) => Bun.which(shell) !== null))(
+    "in %s: runs nothing that somebody has named a process like, and is not stopped by it",
+    async (name, shell) => {
+      const runId = crypto.randomUUID();
+      const folder = join(nursery.folder, runId);
+      mkdirSync(folder);
+      writeFileSync(join(folder, "ev"), `#!/bin/sh\n: >${join(folder, "done")}\n`, { mode: 0o755 });
+      const path = `${folder}:${process.env["PATH"] ?? "/usr/bin:/bin"}`;
+      const names = ["\nx-}`ev` ", "a\nb", "a\n4000000 (b", "\n\n", "$(ev)"];
+      const odd = names.map((word) => {
+        copyFileSync(Bun.which("sleep") as string, join(folder, word));
+        return nursery.run(join(folder, word), "1000");
+      });
+      const guard = Bun.spawn({
+        cmd: [shell, "-c", SCRIPT, "guard", runId, ""],
+        argv0: "sh",
+        env: { PATH: name.includes("-z") ? `${withoutNulLines()}:${path}` : path },
+        stdin: "pipe",
+        stdout: "ignore",
+        stderr: "ignore",
+        detached: true,
+      });
+      const told = nursery.run("env", "-i", join(folder, names[1] as string), "1000");
+      const all = [...odd.map(({ pid }) => pid), told.pid];
+      const named = [...names, names[1]];
+      await until("they run", () => all.every((pid, i) => readProcess(pid)?.command === named[i]));
+      guard.stdin.write(`+ ${told.pid} ${told.startTicks}\n`);
+      guard.stdin.end();
+      const status = await within("its end", guard.exited, SOON_MS);
+      expect([status, existsSync(join(folder, "done"))]).toEqual([0, false]);
+      expect(all.map(isAlive)).toEqual([...names.map(() => true), false]);
     },
   );
 });
