@@ -196,9 +196,15 @@ export class Supervisor {
       this.#enter(state);
       this.#stop = Promise.withResolvers<void>();
       this.#happened("stopping", { signal: stopSignal, grace_ms: stopGraceMs, pid: run.pid });
-    } else if (action === "kill" && run !== undefined) {
+    } else if (action === "kill") {
       this.#cancelTimer();
       this.#enter(state);
+      if (run === undefined) {
+        // It ran before the daemon was started, and this one could not start it: nothing is there.
+        this.#step("emptied");
+        this.#happened("stopped", {});
+        return;
+      }
       this.#stop = Promise.withResolvers<void>();
       this.#newEnding(run).finish();
     } else if (action !== "wait") throw this.#refusal("stop", action);

@@ -533,3 +533,13 @@ test("Supervisor.restoreFailed() counts as a restart that failed", async () => {
   await host.run(150);
   expect([supervisor.state, host.processes.length]).toEqual(["running", 2]);
 });
+
+test("Supervisor.stop() of one that waits although it was never started is answered at once", async () => {
+  settings = { ...settings, restart: "always" };
+  supervisor.restoreFailed("no such file");
+  expect(supervisor.state).toBe("waiting");
+  await supervisor.stop();
+  expect(supervisor.state).toBe("stopped");
+  await host.run(60_000);
+  expect([supervisor.state, host.processes.length]).toEqual(["stopped", 0]);
+});
