@@ -102,10 +102,15 @@ export class HistoryFiles implements RecordFiles {
   #looked: Promise<void> | undefined;
   /** The last file, while there is something to append. */
   #handle: FileHandle | undefined;
+  #inode = 0;
   /** A write may have left part of a record behind the end. */
   #isTorn = false;
   #isGone = false;
   readonly #watchers: Set<() => void> = new Set();
+  /** As they are on the disk, also behind the end. */
+  readonly #raw: Pick<RecordFiles, "read"> = {
+    read: (file, from, to) => readRange(this.#path(file), from, to),
+  };
 
   /** Touches nothing before `previous` has settled: the removal of earlier files in this place. */
   constructor(
@@ -160,9 +165,10 @@ export class HistoryFiles implements RecordFiles {
     if (this.#isGone) return records.length;
     if (this.#isTorn) await this.#handle?.truncate(this.#end.offset);
     this.#isTorn = false;
+    await this.#checkLast();
     const [first] = records;
     if (first === undefined) return 0;
-    if (this.#roomAfter(first) < 0 && this.#end.offset > 0) await this.#rotate();
+    if (this.#roomAfter(first) < 0 && this.#end.offset > 0) await this.#rotate(this.#end);
     this.#handle ??= await this.#openLast();
     const buffers: Buffer[] = [];
     let { offset, before } = this.#end;
@@ -231,16 +237,13 @@ export class HistoryFiles implements RecordFiles {
     for (const file of numbers) {
       this.#sizes.set(file, (await lstat(this.#path(file))).size);
     }
-    const raw = {
-      read: (file: number, from: number, to: number) => readRange(this.#path(file), from, to),
-    };
-    let end = await wholeEnd(raw, last);
+    let end = await wholeEnd(this.#raw, last);
     if (end.offset < (this.#sizes.get(last) as number)) {
       await cut(this.#path(last), end.offset);
     }
     this.#sizes.delete(last);
     if (end.offset === 0 && this.#sizes.has(last - 1)) {
-      end = { ...end, before: (await wholeEnd(raw, last - 1)).before };
+      end = { ...end, before: (await wholeEnd(this.#raw, last - 1)).before };
     }
     this.#end = end;
     await this.#makeRoom(this.#maxFiles - 1, this.#maxFileBytes * this.#maxFiles - end.offset);
@@ -248,10 +251,7 @@ export class HistoryFiles implements RecordFiles {
 
   /** The numbers of the files, upward; without those before a gap, which are removed. */
   async #list(): Promise<number[]> {
-    const names = await readdir(this.#folder).catch((error: unknown) => {
-      if (systemCode(error) === "ENOENT") return [];
-      throw error;
-    });
+    const names = (await readdir(this.#folder).catch(ifThere)) ?? [];
     const numbers = names
       .flatMap((name) => /^(\d{8})\.log$/.exec(name)?.[1] ?? [])
       .map(Number)
@@ -261,12 +261,26 @@ export class HistoryFiles implements RecordFiles {
     return numbers;
   }
 
-  async #rotate(): Promise<void> {
-    const { file, offset, before } = this.#end;
+  /** Goes on in the next file behind an end of this one. */
+  async #rotate({ file, offset, before }: Place): Promise<void> {
     this.#sizes.set(file, offset);
     await this.rest();
     await this.#makeRoom(this.#maxFiles - 1, this.#maxFileBytes * (this.#maxFiles - 1));
     this.#end = { file: file + 1, offset: 0, before };
+  }
+
+  /** Somebody may have removed or shortened the last file: then what comes goes to the next one. */
+  async #checkLast(): Promise<void> {
+    const { file, offset } = this.#end;
+    if (offset === 0 && this.#handle === undefined) return;
+    const path = this.#path(file);
+    const found = await lstat(path).catch(ifThere);
+    if (found === undefined) return this.#rotate({ file, offset: 0, before: 0 });
+    const isSame = this.#handle === undefined || found.ino === this.#inode;
+    if (!found.isFile() || (isSame && found.size === offset)) return;
+    const end = await wholeEnd(this.#raw, file);
+    await cut(path, end.offset);
+    await this.#rotate(end);
   }
 
   /** Removes the oldest files until those before the last are so few. */
@@ -294,20 +308,17 @@ export class HistoryFiles implements RecordFiles {
     if (!(await lstat(this.#folder)).isDirectory()) {
       throw new OrchestratorError("io", `Cannot use ${this.#folder}: it is not a folder`);
     }
-    const flags = O_WRONLY | O_APPEND | O_NOFOLLOW;
-    if (this.#end.offset > 0) {
-      try {
-        return await open(this.#path(this.#end.file), flags);
-      } catch (error) {
-        if (systemCode(error) !== "ENOENT") throw error;
-      }
-      // Somebody has removed it, and perhaps others: nothing leads from those to what comes now.
-      this.#firstFile = this.#end.file + 1;
-      this.#end = { file: this.#firstFile, offset: 0, before: 0 };
-      this.#sizes.clear();
-    }
-    return open(this.#path(this.#end.file), flags | O_CREAT, 0o600);
+    const flags = O_WRONLY | O_APPEND | O_NOFOLLOW | O_CREAT;
+    const handle = await open(this.#path(this.#end.file), flags, 0o600);
+    this.#handle = handle; // closed like any other, should the next call fail
+    this.#inode = (await handle.stat()).ino;
+    return handle;
   }
+}
+
+/** For what need not be there. @throws any other fault */
+function ifThere(error: unknown): undefined {
+  if (systemCode(error) !== "ENOENT") throw error;
 }
 
 /** Makes a folder of our own, if it is not there. */

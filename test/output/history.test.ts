@@ -17,7 +17,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { Histories, HistoryFiles } from "../../src/output/history.ts";
-import { type OutputRecord, select } from "../../src/output/recording.ts";
+import { type OutputRecord, recordsBetween, select } from "../../src/output/recording.ts";
 import { expected, played, record, someRecords } from "../support/output.ts";
 import { property } from "../support/random.ts";
 
@@ -206,6 +206,31 @@ describe("HistoryFiles", () => {
     await files.append([record(2, "two\n")]);
     expect(await all(files)).toEqual(["2 stdout two"]);
     expect([base, folder].map((path) => statSync(path).mode & 0o777)).toEqual([0o700, 0o700]);
+    await files.rest();
+  });
+
+  test.each([
+    ["removed", "is open", (path: string) => rmSync(path)],
+    ["removed", "rests", (path: string) => rmSync(path)],
+    ["shortened", "is open", (path: string) => truncateSync(path, 60)],
+    ["shortened", "rests", (path: string) => truncateSync(path, 60)],
+    ["emptied", "is open", (path: string) => truncateSync(path, 0)],
+    ["emptied", "rests", (path: string) => truncateSync(path, 0)],
+  ])("go on when somebody has %s the last one, which %s", async (how, state, change) => {
+    const files = open(3, 200);
+    const before = [1, 2, 3].map((time) => record(time, `${time} ${"x".repeat(50)}\n`));
+    await appendAll(files, before);
+    if (state === "rests") await files.rest();
+    const place = files.end;
+    change(join(folder, "00000002.log"));
+    await files.append([record(5, "five\n")]);
+    await files.append([record(6, "six\n")]);
+    const lines = await all(files);
+    expect(lines.slice(-2)).toEqual(["5 stdout five", "6 stdout six"]);
+    const last = await played(select(files, { last: 2 }, files.end));
+    expect(last).toEqual(["5 stdout five", "6 stdout six"]);
+    expect(await played(recordsBetween(files, place, files.end))).toEqual(last);
+    expect(await all(open(3, 200))).toEqual(how === "removed" ? last : lines);
     await files.rest();
   });
 
