@@ -85,3 +85,32 @@ test("Orchestrator.clear() leaves nothing that was started when another one coul
   expect([alive(), book.durable.instances]).toEqual([[], []]);
   expect(await started).toMatchObject({ code: "wrong_state" });
 });
+
+test("Orchestrator.shutDown() ends what an instance that was removed has left behind", async () => {
+  const { host, orchestrator, alive } = scene();
+  orchestrator.add(idOf(1), "/opt/ping", {});
+  await orchestrator.start(idOf(1), undefined);
+  const [leader] = host.processes;
+  leader?.fork({ session: true });
+  leader?.exit();
+  await host.run(1);
+  orchestrator.remove(idOf(1));
+  expect(alive()).toHaveLength(1);
+  const ended = orchestrator.shutDown();
+  let left: number[] | undefined;
+  void ended.then(() => (left = alive()));
+  await host.run(1_500);
+  expect(left).toEqual([]);
+});
+
+test("Orchestrator.shutDown() waits for the end of a start that it could not remember", async () => {
+  const { host, book, orchestrator, alive } = scene();
+  host.snapshotMs = 5;
+  orchestrator.add(idOf(1), "/opt/ping", {});
+  await orchestrator.start(idOf(1), undefined);
+  book.isFull = true;
+  let left: number[] | undefined;
+  void orchestrator.shutDown().then(() => (left = alive()));
+  await host.run(1_500);
+  expect(left).toEqual([]);
+});
