@@ -21,6 +21,7 @@ let lastDetail: Readonly<Record<string, unknown>>;
 let gone: number[];
 let prepared: Promise<void>;
 let log: string[];
+let newCgroup: () => undefined;
 
 beforeEach(() => {
   host = new FakeHost();
@@ -30,6 +31,7 @@ beforeEach(() => {
   gone = [];
   prepared = Promise.resolve();
   log = [];
+  newCgroup = () => undefined;
   let marks = 0;
   supervisor = new Supervisor({
     id: ID,
@@ -44,7 +46,7 @@ beforeEach(() => {
     program: () => ({ path: "/opt/ping", env: { A: "b" } }),
     prepare: () => prepared,
     newMark: () => `run.${++marks}`,
-    newCgroup: () => undefined,
+    newCgroup: () => newCgroup(),
     random: () => 0.5,
     events: {
       started: () => told.push("started"),
@@ -123,6 +125,16 @@ describe("Supervisor.start()", () => {
     supervisor.start("high");
     expect(supervisor.state).toBe("running");
     expect(log.at(-1)).toContain("not permitted to set the priority");
+  });
+
+  test("starts anyway where the system has no control group for it", () => {
+    newCgroup = () => {
+      throw new Error("there are too many");
+    };
+    start();
+    expect(supervisor.state).toBe("running");
+    expect(log.join()).toContain("runs without one");
+    expect(log.join()).toContain("there are too many");
   });
 
   test("takes the priority of the settings if it names none", () => {

@@ -1,5 +1,7 @@
 // One run: a process with everything that it starts, and with its output.
 
+import { messageChain } from "../errors.ts";
+import type { Cgroup } from "../host/cgroup.ts";
 import type { Spawned } from "../host.ts";
 import { MARK_VARIABLE } from "../host/processes.ts";
 import type { Exit } from "../model.ts";
@@ -32,7 +34,7 @@ export function startRun(options: SupervisorOptions, events: RunEvents): Run {
   const closed = (): void => {
     if (--stillOpen === 0) events.closed(run, output.lastWords());
   };
-  const cgroup = options.newCgroup(mark);
+  const cgroup = makeCgroup(options, mark);
   let child: Spawned;
   try {
     child = host.spawn({
@@ -72,4 +74,17 @@ export function startRun(options: SupervisorOptions, events: RunEvents): Run {
     releaseOutput: child.releaseOutput,
   });
   return run;
+}
+
+/** What the system refuses is done without: a process is found by other means too. */
+function makeCgroup({ id, log, newCgroup }: SupervisorOptions, mark: string): Cgroup | undefined {
+  try {
+    return newCgroup(mark);
+  } catch (error) {
+    log.warn("run:start", "cannot make a control group, the child runs without one", {
+      id,
+      error: messageChain(error).join(": "),
+    });
+    return undefined;
+  }
 }
