@@ -103,6 +103,9 @@ export const KILL_WAIT_MS = 5_000;
 /** One line of captured output; a longer one is cut into pieces of this size. */
 export const MAX_OUTPUT_LINE_BYTES: number = 64 * KIB;
 
+/** Pieces in which a line without an end is kept until they are joined: each is an object of its own. */
+export const MAX_LINE_PIECES = 64;
+
 /** Unsent output of one follower; beyond it, its oldest lines are dropped and it is told how many. */
 export const MAX_FOLLOWER_BYTES: number = 1 * MIB;
 

@@ -8,6 +8,7 @@ import type { HistoryFiles, OutputStorage } from "./output/history.ts";
 import {
   LAST_WORDS_BYTES,
   MAX_FOLLOWER_BYTES,
+  MAX_LINE_PIECES,
   MAX_OUTPUT_LINE_BYTES,
   MAX_RECORD_BYTES,
 } from "./limits.ts";
@@ -112,6 +113,7 @@ class LineJoiner {
 
   #keep(rest: Buffer): void {
     this.#partial.push(Buffer.from(rest)); // a copy, so that it does not keep the chunk
+    if (this.#partial.length === MAX_LINE_PIECES) this.#partial = [Buffer.concat(this.#partial)];
     this.#bytes += rest.length;
   }
 

@@ -1,5 +1,6 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { heapStats } from "bun:jsc";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -28,6 +29,17 @@ function following(output: Output): Follower {
   const follower = new Follower(() => {});
   output.follow(follower);
   return follower;
+}
+
+/** How many more pieces of memory are held after something was done. */
+function held(what: () => void): number {
+  const count = (): number => {
+    Bun.gc(true);
+    return heapStats().objectTypeCounts["Uint8Array"] ?? 0;
+  };
+  const before = count();
+  what();
+  return count() - before;
 }
 
 describe("Output", () => {
@@ -61,6 +73,19 @@ describe("Output", () => {
     sink.append("stdout", Buffer.from("ut\n"));
     expect(taken(follower)).toBe("error\nout\n");
     expect(sink.lastWords()).toBe("error");
+  });
+
+  test("keeps a line that comes byte by byte in a few pieces", () => {
+    const output = new Output();
+    const follower = following(output);
+    const sink = output.open();
+    const line = "x".repeat(20_000);
+    const pieces = held(() => {
+      for (const byte of Buffer.from(line)) sink.append("stdout", new Uint8Array([byte]));
+    });
+    expect(pieces).toBeLessThan(1_000);
+    sink.append("stdout", Buffer.from("\n"));
+    expect(taken(follower)).toBe(`${line}\n`);
   });
 
   test("ends its followers when the instance is removed", () => {
