@@ -126,7 +126,7 @@ export const MAX_SPOOL_BYTES: number = 2 * MIB;
 export const MAX_TOTAL_SPOOL_BYTES: number = 32 * MIB;
 export const MIN_SPOOL_BYTES: number = 64 * KIB;
 
-/** Counted for each record that waits, besides its bytes, so that tiny ones are bounded too. */
+/** Counted for each piece of output that waits, besides its bytes, so that tiny ones are bounded too. */
 export const RECORD_OVERHEAD_BYTES = 512;
 
 /** How long a child may be held up by a slow disk, less what a timer may be late: 100 ms are promised. */

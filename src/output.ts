@@ -11,6 +11,7 @@ import {
   MAX_LINE_PIECES,
   MAX_OUTPUT_LINE_BYTES,
   MAX_RECORD_BYTES,
+  RECORD_OVERHEAD_BYTES,
 } from "./limits.ts";
 import { NEWLINE } from "./lines.ts";
 import { countLines } from "./output/recording.ts";
@@ -37,10 +38,10 @@ export class Follower {
   /** Adds whole lines; drops the oldest beyond the bound. The bytes are not copied. */
   push(region: Buffer): void {
     this.#regions.push(region);
-    this.#bytes += region.length;
+    this.#bytes += region.length + RECORD_OVERHEAD_BYTES;
     while (this.#bytes > MAX_FOLLOWER_BYTES && this.#regions.length > 1) {
       const oldest = this.#regions.shift() as Buffer;
-      this.#bytes -= oldest.length;
+      this.#bytes -= oldest.length + RECORD_OVERHEAD_BYTES;
       this.#droppedLines += countLines(oldest);
     }
     this.#wake();
@@ -59,7 +60,7 @@ export class Follower {
       return Buffer.from(note);
     }
     const region = this.#regions.shift();
-    if (region !== undefined) this.#bytes -= region.length;
+    if (region !== undefined) this.#bytes -= region.length + RECORD_OVERHEAD_BYTES;
     return region;
   }
 }

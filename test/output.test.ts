@@ -106,6 +106,15 @@ test("Follower loses its oldest lines when it does not read, and is told how man
   expect(text.length).toBeLessThanOrEqual(MAX_FOLLOWER_BYTES + 100);
 });
 
+test("Follower has a bound for tiny lines too", () => {
+  const follower = new Follower(() => {});
+  const pieces = held(() => {
+    for (let line = 0; line < 20_000; line++) follower.push(Buffer.alloc(1, 10));
+  });
+  expect(pieces).toBeLessThan(5_000);
+  expect(taken(follower)).toContain("lines dropped");
+});
+
 const base = mkdtempSync(join(tmpdir(), "vo-output-"));
 afterAll(() => {
   if (hasDisk) Bun.spawnSync(["umount", "-l", MOUNT]);
