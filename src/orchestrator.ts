@@ -186,7 +186,7 @@ export class Orchestrator {
     }
     void this.collect();
     this.#options.histories
-      .sweep(new Set(this.#instances.sorted().map(({ id }) => id)))
+      .sweep((id) => this.#instances.get(id) !== undefined)
       .catch((error: unknown) => this.#options.onFault(error));
     for (const { id, wanted, priority } of instances) {
       if (!wanted) continue;

@@ -72,20 +72,34 @@ export class Histories {
   }
 
   /** Removes the files of an instance when they are `closed`; who opens them anew waits for that. */
-  async remove(id: InstanceId, files: HistoryFiles, closed: Promise<void>): Promise<void> {
-    const removal = closed.then(() => files.remove());
+  remove(id: InstanceId, files: HistoryFiles, closed: Promise<void>): Promise<void> {
+    return this.#removing(
+      id,
+      closed.then(() => files.remove()),
+    );
+  }
+
+  /**
+   * Removes what belongs to no instance: a daemon was killed between two steps of a removal. An
+   * instance that is added meanwhile waits for that.
+   */
+  async sweep(isKnown: (id: InstanceId) => boolean): Promise<void> {
+    const strays = (await readdir(this.#options.folder)).filter((name) => !isKnown(name));
+    let before: Promise<void> = Promise.resolve();
+    const removals = strays.map((name) => {
+      const path = join(this.#options.folder, name);
+      before = before.catch(() => {}).then(() => rm(path, { recursive: true, force: true }));
+      return this.#removing(name, before);
+    });
+    await Promise.all(removals);
+  }
+
+  async #removing(id: InstanceId, removal: Promise<void>): Promise<void> {
     const settled = removal.catch(() => {});
     this.#removals.set(id, settled);
     await settled;
     if (this.#removals.get(id) === settled) this.#removals.delete(id);
     await removal;
-  }
-
-  /** Removes what belongs to no instance: a daemon was killed between two steps of a removal. */
-  async sweep(ids: ReadonlySet<InstanceId>): Promise<void> {
-    for (const name of await readdir(this.#options.folder)) {
-      if (!ids.has(name)) await rm(join(this.#options.folder, name), { recursive: true });
-    }
   }
 }
 

@@ -290,7 +290,28 @@ describe("Histories", () => {
       await files.append([record(1, "one\n")]);
       await files.rest();
     }
-    await store.sweep(new Set(["kept", "silent"]));
+    await store.sweep((id) => id === "kept" || id === "silent");
     expect(readdirSync(base)).toEqual(["kept"]);
+  });
+
+  test("let an instance begin that is added while those of no instance are removed", async () => {
+    const store = histories();
+    for (const id of ["instance", "orphan"]) {
+      const { files } = store.open(id);
+      await files.append([record(1, "old\n")]);
+      await files.rest();
+    }
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const swept = store.sweep(() => {
+      resolve();
+      return false;
+    });
+    await promise;
+    const { files } = store.open("instance");
+    await files.append([record(2, "new\n")]);
+    await swept;
+    expect(await all(files)).toEqual(["2 stdout new"]);
+    expect(readdirSync(base)).toEqual(["instance"]);
+    await files.rest();
   });
 });
