@@ -36,6 +36,8 @@ export class Supervisor {
   #state: State = "stopped";
   #changes = 0;
   #run: Run | undefined;
+  /** Those that still run or print: somebody may hold the output of a former one open. */
+  readonly #open: Set<Run> = new Set();
   #exit: Exit | undefined;
   /** The last exit was asked for. */
   #wasStopped = false;
@@ -221,7 +223,7 @@ export class Supervisor {
   discard(): void {
     if (this.#state === "waiting") this.#enter("stopped");
     this.#cancelTimer();
-    this.#run?.releaseOutput();
+    for (const run of this.#open) run.releaseOutput();
   }
 
   /** Sends SIGKILL to the group at once, without an answer. For the end of the daemon. */
@@ -264,8 +266,12 @@ export class Supervisor {
   #spawn(): void {
     this.#run = startRun(this.#options, {
       exited: (run, exit) => this.#exited(run, exit),
-      closed: (run, lastWords) => this.#explain(run, lastWords),
+      closed: (run, lastWords) => {
+        this.#open.delete(run);
+        this.#explain(run, lastWords);
+      },
     });
+    this.#open.add(this.#run);
   }
 
   /** A process has been started. */

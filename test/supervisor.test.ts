@@ -546,6 +546,17 @@ test("Supervisor.restoreFailed() counts as a restart that failed", async () => {
   expect([supervisor.state, host.processes.length]).toEqual(["running", 2]);
 });
 
+test("Supervisor.discard() lets go of the output of former runs too, which others hold open", async () => {
+  settings = { ...settings, restart: "always" };
+  const [first, holder] = [start(), host.stranger()];
+  Object.assign(holder, { output: first.output }); // handed on to one who is not of the tree
+  await end(first, { code: 1 });
+  await host.run(1_000);
+  await end(last(), { code: 1 });
+  supervisor.discard();
+  expect(host.released).toEqual([first.pid]);
+});
+
 test("Supervisor.stop() of one that waits although it was never started is answered at once", async () => {
   settings = { ...settings, restart: "always" };
   supervisor.restoreFailed("no such file");

@@ -117,6 +117,8 @@ export class FakeHost implements Host {
   /** What the kernel says that it has ended for want of memory. */
   kills: MemoryKills | undefined;
   readonly niced: number[] = [];
+  /** Of whom nobody reads the output any more. */
+  readonly released: number[] = [];
   /** Tells a program how to behave before its start is answered. */
   onSpawn: (process: FakeProcess) => void = () => {};
   exitDelayMs = 0;
@@ -151,7 +153,8 @@ export class FakeHost implements Host {
     });
     this.processes.push(process);
     this.onSpawn(process);
-    return { pid: process.pid, startTicks: process.startTicks, releaseOutput() {} };
+    const { pid, startTicks } = process;
+    return { pid, startTicks, releaseOutput: () => void this.released.push(pid) };
   }
 
   /** Called by `FakeProcess.fork`. */
