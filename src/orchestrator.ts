@@ -248,6 +248,9 @@ export class Orchestrator {
         store.putInstance({ id, path: instance.path, binary, settings, ...instance.status }),
       () => ([instance.path, instance.binary, instance.settings] = before),
     );
+    // Not at once: whoever asked is told of the present batch.
+    if (binary === null && before[1] !== null)
+      this.#options.host.after(0, () => void this.collect());
     if (uploaded !== undefined) this.#record("uploaded", instance, { ...uploaded });
     this.#record("updated", instance, { settings: Object.keys(given) });
   }

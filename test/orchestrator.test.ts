@@ -12,6 +12,7 @@ function scene() {
   const host = new FakeHost();
   const book = new Notebook();
   let runs = 0;
+  let used: ReadonlySet<string> | undefined;
   const storage = {
     files: { append: async () => 0, rest: async () => {}, look: async () => {} },
     share: new SpoolShare(),
@@ -26,7 +27,10 @@ function scene() {
       () => {},
       () => 0,
     ),
-    state: { store: book, binaries: { collect() {} } },
+    state: {
+      store: book,
+      binaries: { collect: (hashes: ReadonlySet<string>) => void (used = hashes) },
+    },
     env: {},
     openSocket: (id: string) => ({ path: `/run/${id}`, close() {} }),
     telemetry: undefined,
@@ -39,7 +43,7 @@ function scene() {
   };
   const orchestrator = new Orchestrator(options as unknown as OrchestratorOptions);
   const alive = (): number[] => host.table.flatMap(({ isAlive, pid }) => (isAlive ? pid : []));
-  return { host, book, orchestrator, alive };
+  return { host, book, orchestrator, alive, used: () => used && [...used] };
 }
 
 test("Orchestrator.start() waits for the end of a process under the same id whose start was undone (R2)", async () => {
@@ -113,4 +117,20 @@ test("Orchestrator.shutDown() waits for the end of a start that it could not rem
   void orchestrator.shutDown().then(() => (left = alive()));
   await host.run(1_500);
   expect(left).toEqual([]);
+});
+
+test("Orchestrator.update() lets an uploaded program go that it puts another one in the place of", async () => {
+  const { host, book, orchestrator, used } = scene();
+  const upload = { hash: "abc", bytes: 1, origin: "ping" };
+  orchestrator.add(idOf(1), "/binaries/abc", {}, upload);
+  await orchestrator.commit();
+  book.isFull = true;
+  orchestrator.update(idOf(1), "/opt/ping", {});
+  const { batch } = orchestrator;
+  await host.run(1_000);
+  expect([batch.error?.code, used()]).toEqual(["io", ["abc"]]); // it could not be remembered
+  book.isFull = false;
+  orchestrator.update(idOf(1), "/opt/ping", {});
+  await host.run(1_000);
+  expect(used()).toEqual([]);
 });
