@@ -59,7 +59,13 @@ export class Supervisor {
     this.#log = options.log;
     this.#restarts = new Restarts(options.random);
     const { id, host, log } = options;
-    this.#sweeps = new Sweeps({ id, host, log, onGone: (run) => this.#gone(run) });
+    this.#sweeps = new Sweeps({
+      id,
+      host,
+      log,
+      onStrays: ({ pid }) => this.#happened("swept", { pid }),
+      onGone: (run) => this.#gone(run),
+    });
   }
 
   get state(): State {

@@ -178,6 +178,21 @@ describe("An exit", () => {
     expect([next.isAlive, supervisor.state]).toEqual([true, "running"]);
   });
 
+  test.each([
+    ["in its group", { session: false }],
+    ["elsewhere", { session: true }],
+  ])("tells once that it left something behind %s", async (_, fork) => {
+    const process = start();
+    const child = process.fork(fork);
+    process.fork(fork);
+    await end(process);
+    await host.run(1_100);
+    expect(happened.filter((kind) => kind === "swept")).toEqual(["swept"]);
+    const lines = log.filter((line) => line.includes("killing what"));
+    expect(lines).toHaveLength(1);
+    if (fork.session) expect(lines.join()).toContain(`${child.pid} (${child.command})`);
+  });
+
   test("is swept up at once when that is asked for", async () => {
     const process = start();
     const escaped = process.fork({ session: true });

@@ -35,7 +35,7 @@ export class Sweeps {
       if (isAtWork) return;
       isAtWork = true;
       cancel();
-      await this.#endAll(run);
+      await this.#endAll(run, isLeftBehind);
       this.#underWay.delete(run);
       resolve();
     };
@@ -62,11 +62,20 @@ export class Sweeps {
     }
   }
 
-  async #endAll(run: EndedRun): Promise<void> {
-    const { id, log, onGone } = this.#options;
+  async #endAll(run: EndedRun, isTold: boolean): Promise<void> {
+    const { id, log, onStrays, onGone } = this.#options;
     const { pid, tree } = run;
     try {
-      const left = await tree.kill(KILL_WAIT_MS);
+      const left = await tree.kill(KILL_WAIT_MS, (found) => {
+        const strays = found.filter(({ group }) => group !== pid);
+        if (strays.length === 0) return;
+        log.warn("run", "killing what has left the child's process group", {
+          id,
+          pid,
+          left: formatProcesses(strays),
+        });
+        if (!isTold) onStrays(run);
+      });
       if (left.length === 0) return onGone(run);
       log.error("run", "cannot end what the child left behind", {
         id,
@@ -87,6 +96,8 @@ export interface SweepOptions {
   readonly id: InstanceId;
   readonly host: Host;
   readonly log: TargetLog;
+  /** Something is being killed that has left the group, of which nothing was left. */
+  onStrays(run: EndedRun): void;
   /** Nothing is left of a run. */
   onGone(run: EndedRun): void;
 }

@@ -205,16 +205,43 @@ export class Tree {
     return this.#members.find(index, seeds);
   }
 
+  /** What lives in its control group now, if it has one. @throws if there is no way to look */
+  #enclosed(): ProcessEntry[] {
+    const { mark, cgroup } = this.#root;
+    const entries = (cgroup?.pids() ?? []).flatMap((pid) => this.#host.readProcess(pid) ?? []);
+    return entries.filter(({ state }) => state !== "Z").map((entry) => ({ mark, ...entry }));
+  }
+
   /** Signals processes that a look has found, each only if it is the same still. */
   signalEach(entries: readonly ProcessEntry[], signal: NodeJS.Signals): void {
     for (const entry of entries) this.#host.signalProcess(entry, signal);
   }
 
-  /** Ends everything with SIGKILL, again and again until nothing is left. @returns what is left */
-  kill(withinMs: number): Promise<ProcessEntry[]> {
+  /**
+   * Ends everything with SIGKILL, again and again until nothing is left. `onFound` hears of what was
+   * there at first, if anything was.
+   * @returns what is left
+   */
+  async kill(
+    withinMs: number,
+    onFound?: (entries: readonly ProcessEntry[]) => void,
+  ): Promise<ProcessEntry[]> {
+    let tell = onFound;
+    const found = (entries: ProcessEntry[]): ProcessEntry[] => {
+      if (entries.length > 0) {
+        tell?.(entries);
+        tell = undefined;
+      }
+      return entries;
+    };
+    try {
+      if (tell !== undefined) found(this.#enclosed()); // what is killed before a look is not seen
+    } catch {
+      // There is no way to look now; the looks that follow tell of it, and try again.
+    }
     this.#root.cgroup?.kill();
     return endAll(this.#host, withinMs, {
-      find: () => this.left(),
+      find: async () => found(await this.left()),
       strike: (signal) => {
         try {
           this.signal(signal);

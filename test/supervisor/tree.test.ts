@@ -148,6 +148,33 @@ describe("A tree, in memory", () => {
     expect(await pids(late)).toEqual([]);
   });
 
+  test("tells what it found, be it killed through its control group before a look", async () => {
+    const outside = host.stranger();
+    let canLook = false;
+    const cgroup = {
+      path: "/cgroup/7",
+      pids: () => {
+        if (canLook) return outside.isAlive ? [outside.pid] : [];
+        throw new Error("no descriptor is left");
+      },
+      kill: () => outside.exit(),
+      remove: () => true,
+    };
+    const { pid, startTicks } = leader;
+    for (const found of [[outside.pid], []]) {
+      canLook = found.length > 0;
+      const told: number[] = [];
+      const enclosed = new Tree(host, { pid, startTicks, mark: MARK, cgroup });
+      const tell = (entries: readonly ProcessEntry[]): void =>
+        void told.push(...entries.map((entry) => entry.pid));
+      const kill = enclosed.kill(1_000, tell).catch(() => "failed");
+      canLook = true;
+      await host.run(1_000);
+      expect(await kill).toEqual([]);
+      expect(told).toEqual(found);
+    }
+  });
+
   test("holds what is in its control group, and kills through it first", async () => {
     const outside = host.stranger();
     const killed: string[] = [];
