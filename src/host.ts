@@ -138,7 +138,6 @@ function spawn(request: SpawnRequest, onFault: (error: unknown) => void): Spawne
   let isStarted = false;
   let early: Exit | undefined;
   let hasEnded = false;
-  let isRead = false;
   let startTicks: number | undefined;
   const exited = (exit: Exit): void => {
     hasEnded = true;
@@ -182,9 +181,9 @@ function spawn(request: SpawnRequest, onFault: (error: unknown) => void): Spawne
   return {
     pid: child.pid,
     get startTicks() {
-      // Later than at once, when the process has left the system's locks of a start.
-      if (!isRead && !hasEnded) startTicks = startOf(child.pid);
-      isRead = true;
+      // Later than at once, when the process has left the system's locks of a start; and again, if
+      // there was no way to look.
+      if (!hasEnded) startTicks ??= startOf(child.pid);
       return startTicks;
     },
     releaseOutput: () => {

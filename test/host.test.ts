@@ -51,6 +51,12 @@ describe("Host.spawn()", () => {
     expect(startTicks).toBeGreaterThan(0);
   });
 
+  test("tells when the process began as soon as there is a way to look", async () => {
+    const program = join(import.meta.dir, "fixtures/exhausted.ts");
+    const args = ["-c", 'ulimit -n 64; exec "$@"', "sh", process.execPath, program];
+    expect((await run({ path: "sh", args })).output).toBe("false,true");
+  });
+
   test.each([
     ["missing", "ENOENT"],
     ["file", "it is not a folder"],
