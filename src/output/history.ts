@@ -267,7 +267,7 @@ export class HistoryFiles implements RecordFiles {
   async #list(): Promise<number[]> {
     const names = (await readdir(this.#folder).catch(ifThere)) ?? [];
     const numbers = names
-      .flatMap((name) => /^(\d{8})\.log$/.exec(name)?.[1] ?? [])
+      .flatMap((name) => /^(\d{8,})\.log$/.exec(name)?.[1] ?? [])
       .map(Number)
       .sort((a, b) => a - b);
     const gap = numbers.findLastIndex((number, i) => i > 0 && numbers[i - 1] !== number - 1);

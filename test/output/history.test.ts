@@ -7,6 +7,7 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -242,6 +243,19 @@ describe("HistoryFiles", () => {
     const lines = await all(open(4, 100));
     expect(lines.map((line) => line[0])).toEqual(["3", "4"]);
     expect(names()).toEqual(["00000003.log", "00000004.log"]);
+  });
+
+  test("go on when their numbers get longer", async () => {
+    const first = open(3, 100);
+    await first.append([record(1, "one\n")]);
+    await first.rest();
+    renameSync(join(folder, "00000001.log"), join(folder, "99999999.log"));
+    const files = open(3, 100);
+    for (let i = 2; i <= 3; i++) await files.append([record(i, `${i} ${"x".repeat(50)}\n`)]);
+    await files.rest();
+    const lines = await all(open(3, 100));
+    expect(lines.map((line) => line[0])).toEqual(["1", "2", "3"]);
+    expect(names()).toEqual(["100000000.log", "100000001.log", "99999999.log"]);
   });
 
   test("hold a descriptor only until they rest", async () => {
