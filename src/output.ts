@@ -147,8 +147,8 @@ export class Output {
   readonly #followers: Set<Follower> = new Set();
   readonly #storage: OutputStorage | undefined;
   readonly #spool: Spool | undefined;
-  /** Processes whose output has not ended. */
-  #writers = 0;
+  /** Of processes whose output has not ended: what finishes their last lines. */
+  readonly #writers: Set<() => void> = new Set();
   readonly #quiet: (() => void)[] = [];
 
   /** Without a storage, what nobody follows is forgotten. */
@@ -178,7 +178,6 @@ export class Output {
   open(): OutputSink {
     const streams = { stdout: new LineJoiner(), stderr: new LineJoiner() };
     let last: Buffer | undefined;
-    this.#writers++;
     const publish = (
       stream: "stdout" | "stderr",
       regions: readonly Buffer[],
@@ -191,6 +190,11 @@ export class Output {
       for (const region of regions) this.#publish(region);
       return this.#spool?.push(stream, regions, this.#followers.size === 0 ? chunk : undefined);
     };
+    const finish = (): void => {
+      publish("stdout", streams.stdout.end());
+      publish("stderr", streams.stderr.end());
+    };
+    this.#writers.add(finish);
     return {
       append: (stream, chunk) => {
         const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length);
@@ -205,9 +209,9 @@ export class Output {
         return room;
       },
       end: () => {
-        publish("stdout", streams.stdout.end());
-        publish("stderr", streams.stderr.end());
-        if (--this.#writers > 0) return;
+        finish();
+        this.#writers.delete(finish);
+        if (this.#writers.size > 0) return;
         for (const resolve of this.#quiet.splice(0)) resolve();
         this.#rest();
       },
@@ -226,7 +230,7 @@ export class Output {
 
   /** Settles when no process can write any more. */
   async quiet(): Promise<void> {
-    if (this.#writers > 0) await new Promise<void>((resolve) => this.#quiet.push(resolve));
+    if (this.#writers.size > 0) await new Promise<void>((resolve) => this.#quiet.push(resolve));
   }
 
   /** The instance is removed, or the daemon ends: every follower comes to its end. */
@@ -237,13 +241,14 @@ export class Output {
 
   /** Settles when the disk has what it takes, and its files are closed. Nothing more is kept. */
   async close(): Promise<void> {
+    for (const finish of this.#writers) finish(); // nobody reads on what others hold open still
     await this.#spool?.close();
     await this.#storage?.files.rest();
   }
 
   /** Keeps no file open for a program that does not run. */
   #rest(): void {
-    if (this.#writers > 0 || this.#spool?.isEmpty === false) return;
+    if (this.#writers.size > 0 || this.#spool?.isEmpty === false) return;
     this.#storage?.files.rest().catch((fault: unknown) => this.#storage?.onTrouble(fault));
   }
 

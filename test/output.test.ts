@@ -209,6 +209,15 @@ describe("Output on disk", () => {
     await output.close();
   });
 
+  test("keeps a last line without an end, also when others hold the output open", async () => {
+    const output = new Output(storage());
+    const sink = output.open();
+    sink.append("stdout", Buffer.from("whole\npart"));
+    await output.close();
+    sink.end();
+    expect(await kept(output)).toEqual(["stdout whole", "stdout part"]);
+  });
+
   test("keeps no file open for a program that has ended", async () => {
     const opened = (): number =>
       readdirSync("/proc/self/fd").filter((fd) => {
