@@ -78,8 +78,6 @@ export class Orchestrator {
   readonly #turns: Turns = new Turns();
   readonly #links: Links;
   readonly #answers: InfoAnswers;
-  /** What is being ended of instances that are gone. */
-  readonly #endings: Set<Promise<unknown>> = new Set();
   readonly #bootId: string | undefined = bootId();
   /** What arrives from other orchestrators. */
   readonly receiver: PeerReceiver;
@@ -376,8 +374,7 @@ export class Orchestrator {
     for (const fault of await this.#stopAll(instances)) {
       this.#options.log.target("orchestrator").error("run", messageChain(fault).join(": "));
     }
-    const swept = instances.map(({ supervisor }) => supervisor.swept());
-    await Promise.all([...swept, ...this.#endings]);
+    await this.#instances.swept();
     const last = instances.map(({ output }) => output.quiet());
     await this.#atMost(LAST_OUTPUT_MS, last); // what escaped with it may hold the output open
     const discarded = instances.map((instance) => this.#discard(instance));
@@ -448,9 +445,6 @@ export class Orchestrator {
     if (!this.#instances.holds(instance)) return; // removed by somebody else meanwhile
     this.#instances.remove(instance);
     this.#router.removeInstance(id);
-    const ended = Promise.all([instance.supervisor.swept(), this.#instances.undone(id)]);
-    this.#endings.add(ended);
-    void ended.then(() => this.#endings.delete(ended));
     try {
       await instance.close(this.#instances.isEnding);
     } catch (error) {

@@ -14,6 +14,8 @@ export class Registry {
   #sorted: readonly Instance[] | undefined;
   /** Ids whose process is being ended because its start was undone. */
   readonly #undone: Map<InstanceId, Promise<void>> = new Map();
+  /** What is being ended of instances that are gone. */
+  readonly #endings: Set<Promise<unknown>> = new Set();
   /** Nothing is added or started any more. */
   isEnding = false;
   readonly #descriptorsLeft: () => number;
@@ -33,6 +35,15 @@ export class Registry {
   remove(instance: Instance): void {
     this.#instances.delete(instance.id);
     this.#sorted = undefined;
+    const ended = Promise.all([instance.supervisor.swept(), this.undone(instance.id)]);
+    this.#endings.add(ended);
+    void ended.then(() => this.#endings.delete(ended));
+  }
+
+  /** Settles when nothing runs any more of what instances have left behind, those that are gone included. */
+  swept(): Promise<unknown> {
+    const sweeps = this.all().map(({ supervisor }) => supervisor.swept());
+    return Promise.all([...sweeps, ...this.#endings]);
   }
 
   get(id: InstanceId): Instance | undefined {

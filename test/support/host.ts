@@ -358,7 +358,7 @@ export class FakeHost implements Host {
 }
 
 /** Longer than any chain of promises between two calls of the host. */
-const QUIET_HOPS = 12;
+const QUIET_HOPS = 16;
 
 function copy(process: FakeProcess): ProcessEntry {
   const { pid, parent, group, session, startTicks, state, command, mark } = process;
