@@ -19,7 +19,6 @@ import {
 } from "../settings.ts";
 import type { Request } from "../protocol.ts";
 import type { Values } from "./parse.ts";
-import { shellWord } from "./print.ts";
 import type { Session } from "./session.ts";
 import { readTextFile } from "./text.ts";
 
@@ -44,7 +43,7 @@ export async function add(session: Session): Promise<void> {
   if (session.isQuiet) await session.print(id);
   else if (!session.isJson) await session.print(`added instance ${id}${sent}`);
   if (settings.name === undefined) await reportName(session, id);
-  if (bytes === null && !started) doubt(session, path);
+  if (bytes === null && !started) doubt(session, path, values.get("PATH") as string);
   if (started) {
     const request: Request = { kind: "Start", id, priority: undefined };
     await session.requestOf(id, request, settings.name);
@@ -64,13 +63,14 @@ async function reportName(session: Session, id: InstanceId): Promise<void> {
 }
 
 /** Says at once, at a terminal, what a start would say. A file may come later, and that of another machine is not ours. */
-function doubt(session: Session, path: string): void {
+function doubt(session: Session, path: string, typed: string): void {
   const isForPeople = session.terminal.reportIsScreen && !session.isQuiet && !session.isJson;
   if (!isForPeople || session.address.kind !== "unix" || !path.includes("/")) return;
   let reason: string | undefined;
   try {
     const found = statSync(path, { throwIfNoEntry: false });
-    if (found === undefined) reason = "there is no such file yet";
+    const elsewhere = typed.includes("/") ? "" : `, nor ${typed} in PATH`;
+    if (found === undefined) reason = `there is no such file yet${elsewhere}`;
     else if (found.isDirectory()) reason = "it is a folder";
     else if (!found.isFile()) reason = "it is not a regular file";
     else if ((found.mode & 0o111) === 0) reason = "it is not executable yet: chmod +x";
@@ -157,7 +157,6 @@ function readText(path: string, file: string): string {
 /**
  * The path of a program: relative ones in the user's folder; a bare name that is no file there is
  * searched in PATH.
- * @throws `misuse` if it is not found there, or the whole of it is too long
  */
 export function findProgram(
   text: string,
@@ -165,15 +164,8 @@ export function findProgram(
   env: Readonly<Record<string, string | undefined>>,
 ): string {
   const path = locate(folder, text, "PATH");
-  const isPath = text.includes("/") || text === "." || text === "..";
-  if (isPath || isFile(path)) return path;
-  const found = Bun.which(text, { PATH: env["PATH"] ?? "", cwd: folder });
-  if (found !== null) return found;
-  const fault = "it is not found in PATH, and is no file of this folder";
-  const here = `./${text}`; // may still come
-  throw new OrchestratorError("misuse", `Cannot add ${JSON.stringify(text)}: ${fault}`, {
-    hint: `write ${shellWord(here)} for a file of this folder, or the whole path of another`,
-  });
+  if (text.includes("/") || isFile(path)) return path;
+  return Bun.which(text, { PATH: env["PATH"] ?? "", cwd: folder }) ?? path;
 }
 
 /** What cannot be looked at is none. */

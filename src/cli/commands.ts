@@ -41,7 +41,7 @@ export const COMMANDS: readonly Command[] = [
     name: "runtime add",
     summary: "Register a program as an instance, without starting it",
     details:
-      "A relative path is resolved in the current folder; a bare name there, or else in PATH.\n" +
+      "A relative path is resolved in the current folder; a bare name is also searched in PATH.\n" +
       "The id is printed; a name that the daemon has chosen is told on standard error.",
     arguments: [{ name: "PATH", kind: "path", text: "the program" }],
     rest: { name: "ARG", kind: "text", text: "what the program is started with" },

@@ -434,6 +434,9 @@ describe("at a terminal", () => {
         return screen.lines.find((line) => line.startsWith("note: ")) ?? "";
       };
       expect(await said("/nope/ping")).toBe("note: /nope/ping: there is no such file yet");
+      expect(await said("pyhton")).toMatch(
+        /\/pyhton: there is no such file yet, nor pyhton in PATH$/,
+      );
       expect(await said("/tmp")).toBe("note: /tmp: it is a folder");
       expect(await said("/dev/null")).toBe("note: /dev/null: it is not a regular file");
       const path = desk.daemon.script("#!/bin/sh\n", 0o600);
