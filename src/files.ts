@@ -99,12 +99,26 @@ export function isThere(path: string): boolean {
   return existsSync(path);
 }
 
-/** Whether there is something at a path, or the system does not let us see that there is nothing. */
+/**
+ * Whether there is something of ours at a path, or the system does not let us see that there is
+ * nothing. What a folder of another user hides is not ours.
+ */
 export function mayBeThere(path: string): boolean {
   try {
     return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
   } catch (error) {
-    return systemCode(error) !== "ENOTDIR";
+    const code = systemCode(error);
+    if (code === "ENOTDIR") return false;
+    return code !== "EACCES" || ownerOfVisible(dirname(path)) === process.getuid?.();
+  }
+}
+
+/** The user of the innermost folder on the way to a path that we may still see. */
+function ownerOfVisible(path: string): number | undefined {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false })?.uid;
+  } catch {
+    return path === "/" ? undefined : ownerOfVisible(dirname(path));
   }
 }
 

@@ -60,6 +60,12 @@ test("A place that cannot be looked into may hold a state, and is not passed ove
   expect(open(home)).toBe("kept");
 });
 
+test.skipIf(process.getuid?.() !== 0)("The closed home of another user is no place", () => {
+  const home = join(base, "foreign");
+  mkdirSync(home, { mode: 0o700 });
+  withoutPrivileges(home, () => expect(open(home)).toBe(NOTHING), true);
+});
+
 test("A disk that is full is no want of a place, and nothing half is left on it (R6)", () => {
   const disk = Disk.mount(2 ** 20);
   if (disk === undefined) return;
