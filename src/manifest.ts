@@ -91,6 +91,11 @@ class Loader {
       report(`${quote(file)} is longer than ${MAX_MANIFEST_LENGTH} characters`);
       return undefined;
     }
+    if (text.trim() === "") {
+      // What a failed "export > FILE" leaves would end everything that the file has made.
+      report(`${quote(file)} is empty; if nothing is to be there, say so in a comment`);
+      return undefined;
+    }
     const parsed = parseText(text, format);
     if (parsed.kind === "value") return parsed;
     const { place, message } = parsed;

@@ -164,7 +164,11 @@ describe("loadManifest()", () => {
   });
 
   test("owns what it declares by its path, if it has no name", () => {
-    expect(load({ "a.toml": "" })).toEqual({ owner: "/work/a.toml", instances: [], links: [] });
+    expect(load({ "a.toml": "# nothing" })).toEqual({
+      owner: "/work/a.toml",
+      instances: [],
+      links: [],
+    });
     expect(load({ "a.yaml": "instances:\nlinks:\n" }).owner).toBe("/work/a.yaml");
   });
 
@@ -476,6 +480,11 @@ describe("loadManifest() names file, place, key, and what is right, for", () => 
     ["a.yaml", "name: x\n---\nlinks: []\n", `a.yaml:2:1: ${SECOND}`],
     ["a.yaml", "---\nname: x\n...\n---\nlinks: []\n", `a.yaml:3:1: ${SECOND}`],
     ["a.yaml", "name: x\n--- # nothing\n", `a.yaml:2:1: ${SECOND}`],
+    [
+      "a.toml",
+      "\uFEFF \n",
+      'a.toml: "/work/a.toml" is empty; if nothing is to be there, say so in a comment',
+    ],
     ["a.txt", "", 'a.txt: "/work/a.txt" is no .toml, .yaml, .yml or .json file'],
   ])("the whole of %s: %j", (file, text, expected) => {
     expect(faultsOf({ [file]: text })[0]).toBe(expected);
@@ -566,7 +575,7 @@ describe("loadManifest()", () => {
     const chain = (count: number): Record<string, string> =>
       Object.fromEntries(
         Array.from({ length: count }, (_, i) => {
-          return [`f${i}.toml`, i + 1 < count ? `include = ["f${i + 1}.toml"]` : ""];
+          return [`f${i}.toml`, i + 1 < count ? `include = ["f${i + 1}.toml"]` : "# the last"];
         }),
       );
     expect(load(chain(MAX_MANIFEST_FILES)).instances).toEqual([]);
@@ -644,7 +653,7 @@ describe("docs/manifest.md", () => {
   test("has examples that are manifests", () => {
     expect(examples.length).toBeGreaterThan(1);
     for (const [, end, text] of examples) {
-      const files = { [`a.${end}`]: text as string, "ping.env": "", "sensors.toml": "" };
+      const files = { [`a.${end}`]: text as string, "ping.env": "", "sensors.toml": "# none" };
       expect(load(files, { TOKEN: "x", HOME: "/root" }).instances.length).toBeGreaterThan(0);
     }
   });

@@ -26,6 +26,7 @@ export function exportManifest({ instances, links }: Present): string {
     }),
     ...links.map((link) => ["[[links]]", ...keyLines(linkKeys(link))]),
   ];
+  if (sections.length === 0) return "# no instances and no links\n"; // what is empty is refused
   return sections.map((lines) => `${lines.join("\n")}\n`).join("\n");
 }
 

@@ -66,7 +66,7 @@ to = "[::1]:7"
   });
 
   test("writes nothing of nothing", () => {
-    expect(exportManifest({ instances: [], links: [] })).toBe("");
+    expect(exportManifest({ instances: [], links: [] })).toBe("# no instances and no links\n");
   });
 
   property("writes a manifest for which there is nothing to do", 300, (random) => {
