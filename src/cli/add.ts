@@ -69,7 +69,7 @@ function doubt(session: Session, path: string, typed: string): void {
   let reason: string | undefined;
   try {
     const found = statSync(path, { throwIfNoEntry: false });
-    const elsewhere = typed.includes("/") ? "" : `, nor ${typed} in PATH`;
+    const elsewhere = typed.includes("/") ? "" : ", nor such a program in PATH";
     if (found === undefined) reason = `there is no such file yet${elsewhere}`;
     else if (found.isDirectory()) reason = "it is a folder";
     else if (!found.isFile()) reason = "it is not a regular file";

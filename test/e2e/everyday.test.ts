@@ -435,7 +435,7 @@ describe("at a terminal", () => {
       };
       expect(await said("/nope/ping")).toBe("note: /nope/ping: there is no such file yet");
       expect(await said("pyhton")).toMatch(
-        /\/pyhton: there is no such file yet, nor pyhton in PATH$/,
+        /\/pyhton: there is no such file yet, nor such a program in PATH$/,
       );
       expect(await said("/tmp")).toBe("note: /tmp: it is a folder");
       expect(await said("/dev/null")).toBe("note: /dev/null: it is not a regular file");
