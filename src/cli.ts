@@ -7,8 +7,9 @@ import type { Asked } from "./cli/print.ts";
 import { parseCommand } from "./cli/parse.ts";
 import { RUN } from "./cli/run.ts";
 import { Session } from "./cli/session.ts";
-import { ClosedPipe, processTerminal, type Terminal } from "./cli/terminal.ts";
+import { processTerminal, type Terminal } from "./cli/terminal.ts";
 import { errorCode } from "./errors.ts";
+import { ClosedPipe } from "./files/stdout.ts";
 import { versionLine } from "./version.ts";
 
 export { parseCommand } from "./cli/parse.ts";

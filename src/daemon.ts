@@ -366,11 +366,11 @@ export async function main(argv: readonly string[]): Promise<number> {
   return 0;
 }
 
-/** Prints a page as other commands do, also where nobody reads it. @throws `io` if it cannot be written */
+/** Prints a page, also where nobody reads it. @throws `io` if it cannot be written */
 async function print(page: string): Promise<number> {
-  const { ClosedPipe, processTerminal } = await import("./cli/terminal.ts");
+  const { ClosedPipe, writeOutput } = await import("./files/stdout.ts");
   try {
-    await processTerminal().write(page);
+    await writeOutput(page);
   } catch (error) {
     if (!(error instanceof ClosedPipe)) throw error;
   }

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import { ClosedPipe } from "../src/cli/terminal.ts";
+import { ClosedPipe } from "../src/files/stdout.ts";
 import { type FakeConnection, FakeDaemon } from "./support/fake-daemon.ts";
 import { A, B, friendly, INFO, type Ran, run, type Setting, STOPPED } from "./support/typist.ts";
 

@@ -20,6 +20,7 @@ const DOORS = [
   "files.ts",
   "files/lines.ts",
   "files/lock.ts",
+  "files/stdout.ts",
   "files/secret.ts",
   "host/own.ts",
   "host/processes.ts",

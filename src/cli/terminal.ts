@@ -3,12 +3,10 @@
 // Everything else in `cli/` takes a `Terminal`, so that a test can be one.
 
 import { DEADLINES, type Deadlines } from "../client.ts";
-import { OrchestratorError, systemCode } from "../errors.ts";
+import { OrchestratorError } from "../errors.ts";
+import { outputClosed, writeOutput } from "../files/stdout.ts";
 import { SAME_KEY_MS } from "../limits.ts";
 import type { FullScreen } from "./fullscreen.ts";
-
-/** Nobody reads standard output any more: the command ends quietly. */
-export class ClosedPipe extends Error {}
 
 export interface Terminal {
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -52,9 +50,6 @@ const EXIT_MS = 50;
 /** What starting and ending the process takes of the time in which a failure is to be reported. */
 const START_AND_EXIT_MS = 200;
 
-/** Pause between two looks at a standard output of whose end nobody tells, such as a socket. */
-const PIPE_POLL_MS = 500;
-
 /** What `node:tty` is built on. That takes 3 ms to load, and the C library by `bun:ffi` 1 ms. */
 interface TtyWrap {
   isTTY(fd: number): boolean;
@@ -64,23 +59,6 @@ interface TtyWrap {
 function terminalTest(): (fd: number) => boolean {
   const { binding } = process as { binding?(name: "tty_wrap"): Partial<TtyWrap> };
   return binding?.("tty_wrap").isTTY ?? process.getBuiltinModule("node:tty").isatty;
-}
-
-/**
- * Whether standard output was closed when this process began: the runtime has opened `/dev/null` in
- * its place, to be closed on exec, as nobody else's is.
- */
-async function outputWasClosed(): Promise<boolean> {
-  const O_CLOEXEC = 0o2000000;
-  const [output, nothing] = [Bun.file("/proc/self/fd/1"), Bun.file("/dev/null")];
-  if (output.lastModified !== nothing.lastModified) return false; // to read takes much longer
-  try {
-    const found = await Bun.file("/proc/self/fdinfo/1").text();
-    const flags = /^flags:\s*([0-7]+)$/m.exec(found)?.[1] ?? "0";
-    return (Number.parseInt(flags, 8) & O_CLOEXEC) !== 0;
-  } catch {
-    return false; // where there is no such file, writing tells what it can
-  }
 }
 
 /** The terminal of this process. */
@@ -103,7 +81,6 @@ export function processTerminal(): Terminal {
   let untaken = 0;
   let allTaken: (() => void) | undefined;
   let fullScreen: FullScreen | undefined;
-  let pipePoll: ReturnType<typeof setInterval> | undefined;
   return {
     env: process.env,
     get folder() {
@@ -135,9 +112,7 @@ export function processTerminal(): Terminal {
     },
     interrupted: interrupted.promise,
     async write(data) {
-      if (data.length === 0) return;
-      if (await outputWasClosed()) throw unwritable(new Error("standard output is closed"));
-      await writeOutput(data);
+      if (data.length > 0) await writeOutput(data);
     },
     report(text) {
       if (!isReporting) process.stderr.on("error", () => {}); // nobody is left to be told
@@ -151,22 +126,9 @@ export function processTerminal(): Terminal {
       fullScreen = takeScreen(onKey, onResize);
       return fullScreen;
     },
-    async outputClosed() {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      const { fstatSync } = await import("node:fs");
-      const stat = fstatSync(1);
-      if (!stat.isFIFO() && !stat.isSocket()) return promise; // a terminal or a file stays
-      const isTold = stat.isFIFO() && (await pipeEnd());
-      const hasReader = await readerTest();
-      if (isTold && hasReader?.() !== true) return;
-      if (hasReader !== undefined) {
-        pipePoll = setInterval(() => hasReader() || resolve(), PIPE_POLL_MS);
-      }
-      await promise;
-    },
+    outputClosed,
     release() {
       fullScreen?.leave();
-      clearInterval(pipePoll);
       process.off("SIGINT", onInterrupt);
       const end = (): void => void setTimeout(() => process.exit(), EXIT_MS).unref();
       // A pipe takes 64 KiB; what is behind that waits for its reader, as standard output does.
@@ -174,19 +136,6 @@ export function processTerminal(): Terminal {
       else allTaken = end;
     },
   };
-}
-
-async function writeOutput(data: string | Uint8Array): Promise<void> {
-  try {
-    await Bun.write(Bun.stdout, data);
-  } catch (cause) {
-    if (systemCode(cause) === "EPIPE") throw new ClosedPipe();
-    throw unwritable(cause);
-  }
-}
-
-function unwritable(cause: unknown): OrchestratorError {
-  return new OrchestratorError("io", "Cannot write output", { cause });
 }
 
 async function readAnswer(question: string): Promise<string> {
@@ -212,46 +161,4 @@ async function readAnswer(question: string): Promise<string> {
   input.pause();
   input.unref();
   return answer.trim();
-}
-
-/**
- * Resolves with true when the pipe that is standard output has lost its reader, with false if the system
- * does not tell. `head -1` on a silent stream would otherwise keep the command for ever.
- */
-async function pipeEnd(): Promise<boolean> {
-  const { promise, resolve } = Promise.withResolvers<boolean>();
-  const { constants, openSync } = await import("node:fs");
-  try {
-    // Opened anew, so that its flags are not those of everybody who writes there.
-    const fd = openSync("/proc/self/fd/1", constants.O_WRONLY | constants.O_NONBLOCK);
-    // No socket, and nothing is sent: the runtime closes what the system says is broken.
-    const handlers = { data: () => {}, close: () => resolve(true) };
-    (await Bun.connect({ fd, socket: handlers })).unref();
-  } catch {
-    return false;
-  }
-  return promise;
-}
-
-/** A way to see whether standard output has a reader; undefined if the system does not tell. */
-async function readerTest(): Promise<(() => boolean) | undefined> {
-  try {
-    const [{ ptr }, { openLibc }] = await Promise.all([
-      import("bun:ffi"),
-      import("../host/libc.ts"),
-    ]);
-    const libc = openLibc({ poll: { args: ["ptr", "u64", "i32"], returns: "i32" } });
-    if (libc === undefined) return undefined; // the next write will tell
-    const POLLERR = 0x08;
-    const POLLHUP = 0x10;
-    const entry = Buffer.alloc(8); // struct pollfd: i32 fd, i16 events, i16 revents
-    entry.writeInt32LE(1, 0);
-    return () => {
-      entry.writeInt16LE(0, 6);
-      libc.poll(ptr(entry), 1, 0);
-      return (entry.readInt16LE(6) & (POLLERR | POLLHUP)) === 0;
-    };
-  } catch {
-    return undefined; // without the system's help, the next write will tell
-  }
 }
