@@ -199,6 +199,20 @@ function withoutNulLines(): string {
   return folder;
 }
 
+/** The script as the daemon starts it, with folders before those of `PATH`. */
+function spawnGuard(shell: string, runId: string, ...folders: (string | false)[]) {
+  const path = [...folders, process.env["PATH"] ?? "/usr/bin:/bin"];
+  return Bun.spawn({
+    cmd: [shell, "-c", SCRIPT, "guard", runId, ""],
+    argv0: "sh",
+    env: { PATH: path.filter((folder) => folder !== false).join(":") },
+    stdin: "pipe",
+    stdout: "ignore",
+    stderr: "ignore",
+    detached: true,
+  });
+}
+
 describe("guard.sh", () => {
   const shells = [
     ["dash", "dash"],
@@ -211,16 +225,7 @@ describe("guard.sh", () => {
     "in %s: ends what it was told, unless it began at another time or is over",
     async (name, shell) => {
       const runId = crypto.randomUUID();
-      const path = process.env["PATH"] ?? "/usr/bin:/bin";
-      const guard = Bun.spawn({
-        cmd: [shell, "-c", SCRIPT, "guard", runId, ""],
-        argv0: "sh",
-        env: { PATH: name.includes("-z") ? `${withoutNulLines()}:${path}` : path },
-        stdin: "pipe",
-        stdout: "ignore",
-        stderr: "ignore",
-        detached: true,
-      });
+      const guard = spawnGuard(shell, runId, name.includes("-z") && withoutNulLines());
       const clean = (): { pid: number; startTicks: number | undefined } =>
         nursery.run("env", "-i", "sleep", "1000");
       const [told, over, other] = [clean(), clean(), clean()];
@@ -252,21 +257,12 @@ describe("guard.sh", () => {
       const folder = join(nursery.folder, runId);
       mkdirSync(folder);
       writeFileSync(join(folder, "ev"), `#!/bin/sh\n: >${join(folder, "done")}\n`, { mode: 0o755 });
-      const path = `${folder}:${process.env["PATH"] ?? "/usr/bin:/bin"}`;
       const names = ["\nx-}`ev` ", "a\nb", "a\n4000000 (b", "\n\n", "$(ev)"];
       const odd = names.map((word) => {
         copyFileSync(Bun.which("sleep") as string, join(folder, word));
         return nursery.run(join(folder, word), "1000");
       });
-      const guard = Bun.spawn({
-        cmd: [shell, "-c", SCRIPT, "guard", runId, ""],
-        argv0: "sh",
-        env: { PATH: name.includes("-z") ? `${withoutNulLines()}:${path}` : path },
-        stdin: "pipe",
-        stdout: "ignore",
-        stderr: "ignore",
-        detached: true,
-      });
+      const guard = spawnGuard(shell, runId, folder, name.includes("-z") && withoutNulLines());
       const told = nursery.run("env", "-i", join(folder, names[1] as string), "1000");
       const all = [...odd.map(({ pid }) => pid), told.pid];
       const named = [...names, names[1]];
