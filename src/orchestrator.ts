@@ -290,9 +290,11 @@ export class Orchestrator {
     if (undone !== undefined || !isVerified) {
       supervisor.checkStart();
       await undone;
-      if (!isVerified) await binaries.verify(binary);
+      let fault: unknown;
+      if (!isVerified) await binaries.verify(binary).catch((error: unknown) => (fault = error));
       if (this.#instances.findToStart(id) !== instance)
         throw unknownInstance(`Cannot start instance "${id}"`, id);
+      if (fault !== undefined) throw supervisor.refuseStart(fault);
     }
     supervisor.start(priority, isAgain);
     this.#memory.runChanged(id, () => {

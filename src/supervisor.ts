@@ -180,14 +180,19 @@ export class Supervisor {
       this.#spawn();
     } catch (error) {
       this.#priority = before;
-      const refused = cannotStart(this.#id, error);
-      this.#happened("start_failed", { reason: messageChain(refused).slice(1).join(": ") });
-      throw refused;
+      throw this.refuseStart(error);
     }
     this.#cancelTimer();
     this.#restarts.reset();
     if (!isAgain) this.#restartCount = 0;
     this.#began("start");
+  }
+
+  /** What is to be thrown when a program cannot be run that somebody has asked for; an event tells it. */
+  refuseStart(error: unknown): OrchestratorError {
+    const refused = cannotStart(this.#id, error);
+    this.#happened("start_failed", { reason: messageChain(refused).slice(1).join(": ") });
+    return refused;
   }
 
   /**

@@ -142,8 +142,8 @@ export class Binaries {
   async #check(hash: string): Promise<void> {
     const path = this.path(hash);
     const refuse = (reason: string, cause?: unknown): OrchestratorError =>
-      new OrchestratorError("cannot_run", `Cannot use the uploaded binary ${path}: ${reason}`, {
-        cause,
+      new OrchestratorError("cannot_run", `Cannot use the uploaded binary ${path}`, {
+        cause: new Error(reason, { cause }),
         hint: "upload it again",
       });
     this.#checked.delete(hash);

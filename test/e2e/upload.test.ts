@@ -2,7 +2,7 @@
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHash } from "node:crypto";
-import { readdirSync, statSync } from "node:fs";
+import { appendFileSync, chmodSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 
 import { type Daemon, withDaemon } from "../support/daemon.ts";
@@ -332,6 +332,26 @@ test("Bytes behind an upload in the veecle dialect are read as requests again", 
     expect(await control.answer()).toEqual({ Ok: null });
     expect((await control.answer()).Err?.[0]).toContain("not valid JSON");
     expect(await control.ok("Version")).toBe("0.1.0");
+  }));
+
+test("An uploaded program that has changed or is gone is not started, and an event tells why (P-13, P-50)", () =>
+  withDaemon(async (daemon) => {
+    const control = await daemon.control();
+    const id = await upload(control, PROGRAM);
+    const { binary } = await daemon.runtime(id);
+    const refusal = `Cannot start instance "${id}": Cannot use the uploaded binary ${binary}`;
+    chmodSync(binary, 0o700);
+    appendFileSync(binary, "#");
+    const changed = "its bytes are not those that were uploaded";
+    expect((await control.ask({ Start: { id } })).Err).toEqual([refusal, changed]);
+    rmSync(binary);
+    const gone = ["it cannot be opened", "no such file or directory"];
+    expect((await control.ask({ Start: { id } })).Err).toEqual([refusal, ...gone]);
+    await control.ok({ Events: { ids: [id], last: 2 } });
+    for (const reason of [changed, gone.join(": ")]) {
+      const event = { kind: "start_failed", id, detail: { reason } };
+      expect(JSON.parse(await control.item())).toMatchObject(event);
+    }
   }));
 
 test("The folder of uploads is the user's own", () =>

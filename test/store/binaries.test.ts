@@ -69,10 +69,10 @@ async function verdict(binaries: Binaries, hash: string): Promise<string> {
   } catch (error) {
     const { code, message, cause, hint } = error as OrchestratorError;
     expect(code).toBe("cannot_run");
-    expect(message).toStartWith(`Cannot use the uploaded binary ${binaries.path(hash)}: `);
+    expect(message).toBe(`Cannot use the uploaded binary ${binaries.path(hash)}`);
     expect(hint).toBe("upload it again");
-    const reason = message.slice(message.lastIndexOf(": ") + 2);
-    return cause === undefined ? reason : `${reason} (${(cause as { code: string }).code})`;
+    const { message: reason, cause: of } = cause as Error;
+    return of === undefined ? reason : `${reason} (${(of as { code: string }).code})`;
   }
 }
 
