@@ -126,7 +126,10 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
       if (mending !== undefined) return mending;
       if (asked?.command === "up") return "mend its path in the manifest, and type it again";
       const name = shellWord(quoted("Cannot start instance") ?? id);
-      return `remove it with "${CLI} runtime remove ${name}", and add it with the right path`;
+      const again = reasons.includes("uploaded binary")
+        ? "add it again with --copy"
+        : "add it with the right path";
+      return `remove it with "${CLI} runtime remove ${name}", and ${again}`;
     }
     case "permission_denied":
       if (own !== undefined || !messageChain(error).join(" ").includes("token")) return own;

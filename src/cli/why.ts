@@ -132,11 +132,17 @@ export function explain(facts: Facts, nameOfId: NameOf, nowMs: number): Explanat
 
 /** A sentence that says how to mend what keeps a program from being run; empty if that is not known. */
 function mendingWords(reason: string, { name, runtime }: Chosen): string {
-  const isElsewhere = /no such|it is a folder|not a regular file|not a directory/.test(reason);
+  const isElsewhere =
+    /no such|it is a folder|not a (regular )?file|not a directory|that were uploaded/.test(reason);
+  const isManifest = runtime.owner != null;
+  const isUpload = runtime.hash != null;
+  const again = isManifest
+    ? `type "${CLI} up" again`
+    : `add it ${isUpload ? "again with --copy" : "with the right path"}`;
   const moved =
-    runtime.owner == null
-      ? `remove it with "${CLI} runtime remove ${name}", and add it with the right path`
-      : `correct its path in the manifest, and type "${CLI} up" again`;
+    isManifest && !isUpload
+      ? `correct its path in the manifest, and ${again}`
+      : `remove it with "${CLI} runtime remove ${name}", and ${again}`;
   const mending = mendingOf(reason, runtime.binary) ?? (isElsewhere ? moved : undefined);
   return mending === undefined ? "" : ` To mend that, ${mending}.`;
 }

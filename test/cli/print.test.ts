@@ -75,6 +75,17 @@ describe("formatError()", () => {
     );
   });
 
+  test("says to send an uploaded program again", () => {
+    const error = new OrchestratorError(
+      "cannot_run",
+      'Cannot start instance "ping" (0195): Cannot use the uploaded binary /state/binaries/ab',
+      { cause: new Error("its bytes are not those that were uploaded") },
+    );
+    expect(formatError(error, asked("runtime start"), false)).toEndWith(
+      'hint: remove it with "bun run cli runtime remove ping", and add it again with --copy\n',
+    );
+  });
+
   test("says where to make room for the state, and not for a file of one's own", () => {
     const hintOf = (reason: string): string | undefined => {
       const error = new OrchestratorError("io", "Cannot write", { cause: new Error(reason) });

@@ -143,6 +143,21 @@ const table: [name: string, given: Case, why: string, next: string | null][] = [
       'To mend that, correct its path in the manifest, and type "bun run cli up" again.',
     "start ping",
   ],
+  ...(
+    [
+      [undefined, "add it again with --copy."],
+      ["rig", 'type "bun run cli up" again.'],
+    ] as [string | undefined, string][]
+  ).map(([owner, again]): (typeof table)[number] => [
+    `uploaded, and changed since: ${owner}`,
+    {
+      runtime: { owner, hash: "ab" },
+      events: [event("start_failed", 5, { reason: "its bytes are not those that were uploaded" })],
+    },
+    "ping could not be started 5 s ago: its bytes are not those that were uploaded. " +
+      `To mend that, remove it with "bun run cli runtime remove ping", and ${again}`,
+    "start ping",
+  ]),
   [
     "stopping",
     {
