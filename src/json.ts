@@ -48,7 +48,7 @@ export function isObject(value: unknown): value is Readonly<Record<string, unkno
 }
 
 /** Says what `JSON.parse` would not: nested too deep, or a key twice. Text that is no JSON may pass. */
-function structureFault(text: string): string | undefined {
+export function structureFault(text: string): string | undefined {
   /** For each open object its keys, for each open list undefined. */
   const open: (Set<string> | undefined)[] = [];
   let key = false; // whether the next string is a key

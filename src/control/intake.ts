@@ -10,6 +10,7 @@ import { isUtf8 } from "node:buffer";
 
 import { OrchestratorError } from "../errors.ts";
 import { FrameScanner, PREFIX_BYTES } from "../frame.ts";
+import { structureFault } from "../json.ts";
 import { MAX_PIPELINED_BYTES, MAX_REQUEST_BYTES } from "../limits.ts";
 import { LineScanner, lineTextEnd, NEWLINE } from "../lines.ts";
 import type { Dialect } from "../message.ts";
@@ -211,10 +212,14 @@ export class Intake {
 
 /** Whether a request that was refused announces the bytes of an upload all the same. */
 function announcesBytes(body: Buffer): boolean {
+  const text = body.toString();
   try {
-    const length: unknown = JSON.parse(body.toString())?.AddWithBinary?.length;
-    return length !== undefined && length !== null && length !== 0;
+    const upload: unknown = JSON.parse(text)?.AddWithBinary;
+    if (upload === undefined) return false;
+    const length: unknown = (upload as { length?: unknown } | null)?.length;
+    if (length !== undefined && length !== null && length !== 0) return true;
   } catch {
     return false; // not even JSON: nothing is announced
   }
+  return structureFault(text) !== undefined; // of a key that is there twice, the first may announce some
 }

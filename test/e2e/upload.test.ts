@@ -297,18 +297,25 @@ describe.each(DIALECTS)(
       }),
     );
 
-    test("are never carried out: the name of the request is written with an escape", () =>
+    const spellings: [what: string, spell: (request: string) => string][] = [
+      ["its name with an escape", (request) => request.replace("With", "\\u0057ith")],
+      ["the length twice", (request) => request.replace('"hash"', '"length":0,"hash"')],
+      ["the request twice", (request) => request.replace(/}$/, ',"AddWithBinary":null}')],
+    ];
+
+    test.each(spellings)("are never carried out: %s (P-16, P-17)", (_what, spell) =>
       withDaemon(async (daemon) => {
         const sentinel = await daemon.add("/sentinel");
         const control = await daemon.control(dialect);
         const request = JSON.stringify({ AddWithBinary: { ...announce(bytes), id: "no UUID" } });
-        const escaped = request.replace("With", "\\u0057ith");
-        control.wire.send(dialect === "native" ? frame(escaped) : `${escaped}\n`);
+        const spelled = spell(request);
+        control.wire.send(dialect === "native" ? frame(spelled) : `${spelled}\n`);
         control.wire.send(carry(dialect, bytes));
         control.wire.finish();
         await control.wire.rest();
         expect((await daemon.info()).runtimes).toHaveProperty(sentinel);
-      }));
+      }),
+    );
   },
 );
 
