@@ -24,6 +24,7 @@ import { Turns } from "./port.ts";
 import { InfoAnswers } from "./orchestrator/answer.ts";
 import { obey } from "./orchestrator/obey.ts";
 import type { JsonPieces } from "./protocol.ts";
+import { settingFields } from "./protocol/fields.ts";
 import { bootId } from "./host/processes.ts";
 import { OutboxPool } from "./queue.ts";
 import { Registry, unknownInstance } from "./registry.ts";
@@ -250,7 +251,8 @@ export class Orchestrator {
     if (binary === null && before[1] !== null)
       this.#options.host.after(0, () => void this.collect());
     if (uploaded !== undefined) this.#record("uploaded", instance, { ...uploaded });
-    this.#record("updated", instance, { settings: Object.keys(given) });
+    const program = path === undefined ? {} : { path };
+    this.#record("updated", instance, { ...program, settings: Object.keys(settingFields(given)) });
   }
 
   /** @throws `not_found`, `wrong_state` while it runs, or `io` if it cannot be remembered */

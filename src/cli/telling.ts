@@ -123,7 +123,7 @@ function eventWords(event: EventInfo, nameOf: NameOf): string {
     case "uploaded":
       return `${of} uploaded: ${formatBytes(number(detail["bytes"]))}`;
     case "updated":
-      return `${of} updated: ${list(detail["settings"])}`;
+      return `${of} updated: ${changes(detail)}`;
     case "removed":
       return `${of} removed`;
     case "started":
@@ -215,6 +215,8 @@ function text(value: unknown): string {
   return typeof value === "string" ? value : "?";
 }
 
-function list(value: unknown): string {
-  return Array.isArray(value) && value.length > 0 ? value.join(", ") : "nothing";
+/** The new path and the settings that an update has changed. */
+function changes({ path, settings }: EventInfo["detail"]): string {
+  const program = path === undefined ? [] : [`path ${text(path)}`];
+  return [...program, ...(Array.isArray(settings) ? settings : [])].join(", ") || "nothing";
 }

@@ -29,6 +29,13 @@ describe("tell()", () => {
     [event("added", { path: "/opt/ping" }), "ping added: /opt/ping", false],
     [event("uploaded", { hash: "x", bytes: 2048 }), "ping uploaded: 2.0 KiB", false],
     [event("updated", { settings: ["env", "cwd"] }), "ping updated: env, cwd", false],
+    [
+      event("updated", { path: "/opt/pong", settings: ["env"] }),
+      "ping updated: path /opt/pong, env",
+      false,
+    ],
+    [event("updated", { path: "/opt/pong", settings: [] }), "ping updated: path /opt/pong", false],
+    [event("updated", { settings: [] }), "ping updated: nothing", false],
     [event("removed"), "ping removed", false],
     [event("started", { pid: 7 }), "ping started (pid 7)", false],
     [event("started", { pid: 7, restart: 2 }), "ping started again (pid 7, restart 2)", false],

@@ -62,6 +62,7 @@ describe.each(DIALECTS)("Events in the %s dialect", (dialect) => {
       const id = crypto.randomUUID();
       await daemon.ok({ Add: { id, path: "/opt/ping" } });
       await daemon.ok({ Update: { id, name: "pong", args: ["-v"] } });
+      await daemon.ok({ Update: { id, path: "/opt/pong", restart_delay_ms: 5 } });
       await daemon.link("T", id);
       await daemon.ok({ Unlink: { type_name: "T", to: id } });
       await daemon.ok({ Remove: id });
@@ -71,6 +72,7 @@ describe.each(DIALECTS)("Events in the %s dialect", (dialect) => {
         { kind: "daemon_started", id: null, name: null, detail: { pid: daemon.pid } },
         { kind: "added", id, name: "ping", detail: { path: "/opt/ping" } },
         { kind: "updated", id, name: "pong", detail: { settings: ["name", "args"] } },
+        { kind: "updated", detail: { path: "/opt/pong", settings: ["restart_delay_ms"] } },
         { kind: "linked", detail: link },
         { kind: "unlinked", detail: link },
         { kind: "removed", id, name: "pong" },
