@@ -118,6 +118,8 @@ function eventWords(event: EventInfo, nameOf: NameOf): string {
       return `daemon started (pid ${detail["pid"]})${before(detail["before"])}`;
     case "daemon_stopped":
       return "daemon stopped";
+    case "unreadable": // its row in the state is damaged, so it is not known whose it was
+      return `an event cannot be read: ${text(detail["reason"])}`;
     case "added":
       return `${of} added: ${text(detail["path"])}`;
     case "uploaded":

@@ -26,6 +26,11 @@ describe("tell()", () => {
       false,
     ],
     [event("daemon_stopped", {}, null), "daemon stopped", false],
+    [
+      event("unreadable", { reason: "a row of the table events is damaged" }, null),
+      "an event cannot be read: a row of the table events is damaged",
+      false,
+    ],
     [event("added", { path: "/opt/ping" }), "ping added: /opt/ping", false],
     [event("uploaded", { hash: "x", bytes: 2048 }), "ping uploaded: 2.0 KiB", false],
     [event("updated", { settings: ["env", "cwd"] }), "ping updated: env, cwd", false],
