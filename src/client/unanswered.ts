@@ -71,10 +71,15 @@ export function incomprehensible(address: Address, cause: unknown): Orchestrator
 /** Whoever answers has not shown a certificate that we trust, or has not taken ours. */
 export function untrusted(address: Address, error: unknown): OrchestratorError {
   const socket = JSON.stringify(formatAddress(address));
-  const code = systemCode(error);
-  const cause = error instanceof Error ? new Error(code ?? error.message) : undefined;
+  const cause = error instanceof Error ? new Error(untrustedWords(error)) : undefined;
   return new OrchestratorError("permission_denied", `Cannot trust who answers at ${socket}`, {
     cause,
     hint: "--tls-ca names who has signed its certificate; --tls-cert and --tls-key are what it may ask for",
   });
+}
+
+function untrustedWords(error: Error): string {
+  if (error.message.includes("CERTIFICATE_REQUIRED"))
+    return "it takes only who shows a certificate";
+  return systemCode(error) ?? error.message;
 }

@@ -73,6 +73,7 @@ test("TLS with --tls-client-ca serves only who has a certificate of theirs (S5)"
   withTls(["--tls-client-ca", file("ca.pem")], async (daemon) => {
     const without = await ask(daemon, ...CA);
     expect(without.code).toBe(7);
+    expect(without.err).toContain("caused by: it takes only who shows a certificate\n");
     expect(without.err).toContain("--tls-cert and --tls-key are what it may ask for");
     expect((await ask(daemon, ...CA, ...OWN)).out).toBe("server version: 0.1.0\n");
   }));
