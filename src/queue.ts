@@ -18,7 +18,7 @@ export type DropReason =
   | "not_utf8" // the payload cannot cross to the Veecle dialect
   | "not_connected" // the target was stopped, or its connection ended within the message
   | "target_gone" // the target exited or was removed with the message queued
-  | "unreachable"; // the other orchestrator's address refused the datagram
+  | "unreachable"; // the datagram could not be sent to the other orchestrator's address
 
 /** Memory that one queue's small stretches are copied to. When none lies in it any more, it is used again. */
 export interface Block {
