@@ -132,6 +132,18 @@ describe.each(DIALECTS)("An upload in the %s dialect", (dialect) => {
       expect(uploads(daemon)).toEqual([]);
     }));
 
+  test("goes when its instance has another program", () =>
+    withDaemon(async (daemon) => {
+      const control = await daemon.control(dialect);
+      const [id, other] = [await upload(control, PROGRAM), await upload(control, PROGRAM)];
+      await control.ok({ Update: { id, path: "/bin/true" } });
+      expect(uploads(daemon)).toHaveLength(1); // another one has it
+      await control.ok({ Update: { id: other, args: ["-v"] } });
+      expect(uploads(daemon)).toHaveLength(1);
+      await control.ok({ Update: { id: other, path: "/bin/true" } });
+      await until("nobody has it", () => uploads(daemon).length === 0);
+    }));
+
   test("with another hash is refused and leaves nothing; the connection goes on (P-18)", () =>
     withDaemon(async (daemon) => {
       const control = await daemon.control(dialect);
