@@ -437,6 +437,19 @@ describe.each(DIALECTS)("A control request of an instance in the %s dialect", (d
       expect(await daemon.runtime(target)).toMatchObject({ running: true });
     }));
 
+  test("are carried out as its privileges stand now (P-33, P-48)", () =>
+    withDaemon(async (daemon) => {
+      const puppet = await daemon.puppet({});
+      const wire = await puppet.connect();
+      const target = await daemon.add(daemon.script("#!/bin/sh\nexec sleep 1000\n"));
+      await daemon.ok({ Update: { id: puppet.id, privileged: true } });
+      send(wire, { StartRuntime: { id: target } });
+      expect(await answer(wire)).toBe('{"ControlResponse":"Started"}');
+      await daemon.ok({ Update: { id: puppet.id, privileged: false } });
+      send(wire, { StopRuntime: { id: target } });
+      expect(await answer(wire)).toBe('{"ControlResponse":{"Error":"no control privileges"}}');
+    }));
+
   test("of a privileged one may stop itself (P-33)", () =>
     withDaemon(async (daemon) => {
       const puppet = await daemon.puppet({ privileged: true });
