@@ -578,6 +578,9 @@ test("Supervisor.stop() of one that waits although it was never started is answe
   expect(supervisor.state).toBe("waiting");
   await supervisor.stop();
   expect(supervisor.state).toBe("stopped");
+  expect(happened).toEqual(["restarting", "stopped"]);
   await host.run(60_000);
   expect([supervisor.state, host.processes.length]).toEqual(["stopped", 0]);
+  start();
+  expect(supervisor.state).toBe("running");
 });
