@@ -191,7 +191,8 @@ export class Orchestrator {
       if (!wanted) continue;
       const instance = this.#instances.get(id) as Instance;
       this.#start(id, priority ?? undefined, true).catch((error: unknown) => {
-        const reason = messageChain(error).join(": ");
+        const chain = messageChain(error).join(": ");
+        const reason = chain.replace(`Cannot start instance "${id}": `, ""); // whoever asks knows which
         log.error("run", "an instance of before cannot be started again", { id, error: reason });
         // Not if the daemon is ending already, or somebody has removed it meanwhile.
         if (this.#instances.isEnding || !this.#instances.holds(instance)) return;

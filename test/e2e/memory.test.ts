@@ -217,7 +217,7 @@ describe("A daemon that was stopped", () => {
       await control.ok({ Start: id });
       await daemon.end("SIGTERM");
       rmSync(path);
-      const reason = expect.stringContaining("no such file");
+      const reason = `Cannot run ${JSON.stringify(path)}: no such file or directory`;
       for (let round = 0; round < 2; round++) {
         ({ daemon, control } = await place.start());
         await until("it has failed", async () => {
