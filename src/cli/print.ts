@@ -124,12 +124,12 @@ function hintFor(error: unknown, asked: Asked | undefined): string | undefined {
       };
       const mending = mendingOf(reasons, quoted("Cannot run") ?? "PATH");
       if (mending !== undefined) return mending;
-      if (asked?.command === "up") return "mend its path in the manifest, and type it again";
+      const isUpload = reasons.includes("uploaded binary");
+      const isManifest = asked?.command === "up";
+      if (isManifest && !isUpload) return "mend its path in the manifest, and type it again";
       const name = shellWord(quoted("Cannot start instance") ?? id);
-      const again = reasons.includes("uploaded binary")
-        ? "add it again with --copy"
-        : "add it with the right path";
-      return `remove it with "${CLI} runtime remove ${name}", and ${again}`;
+      const again = isUpload ? "add it again with --copy" : "add it with the right path";
+      return `remove it with "${CLI} runtime remove ${name}", and ${isManifest ? "type it again" : again}`;
     }
     case "permission_denied":
       if (own !== undefined || !messageChain(error).join(" ").includes("token")) return own;

@@ -84,6 +84,9 @@ describe("formatError()", () => {
     expect(formatError(error, asked("runtime start"), false)).toEndWith(
       'hint: remove it with "bun run cli runtime remove ping", and add it again with --copy\n',
     );
+    expect(formatError(error, asked("up"), false)).toEndWith(
+      'hint: remove it with "bun run cli runtime remove ping", and type it again\n',
+    );
   });
 
   test("says where to make room for the state, and not for a file of one's own", () => {
