@@ -252,9 +252,6 @@ export class Orchestrator {
     if (binary === null && before[1] !== null)
       this.#options.host.after(0, () => void this.collect());
     if (uploaded !== undefined) this.#record("uploaded", instance, { ...uploaded });
-    // After its commit, which is not ours; of an upload, whoever has brought it does so.
-    if (uploaded === undefined && before[1] !== binary)
-      this.#options.host.after(0, () => void this.collect());
     const program = path === undefined ? {} : { path };
     this.#record("updated", instance, { ...program, settings: Object.keys(settingFields(given)) });
   }
