@@ -23,6 +23,7 @@ import { PeerReceiver } from "./peer.ts";
 import { Turns } from "./port.ts";
 import { InfoAnswers } from "./orchestrator/answer.ts";
 import { obey } from "./orchestrator/obey.ts";
+import { collectPrograms } from "./orchestrator/programs.ts";
 import type { JsonPieces } from "./protocol.ts";
 import { settingFields } from "./protocol/fields.ts";
 import { bootId } from "./host/processes.ts";
@@ -471,17 +472,9 @@ export class Orchestrator {
   }
 
   /** Removes uploaded programs that no instance has any more, once the disk knows that. */
-  async collect(): Promise<void> {
-    const used = (): string[] => this.#instances.all().flatMap(({ binary }) => binary ?? []);
-    const before = used(); // a power cut brings it back, if it is let go of while the disk is waited for
-    await this.#memory.durable();
-    if (this.#memory.isDoubtful) return;
-    if (this.#instances.isEnding) return; // nobody is registered any more, and all is to stay
-    try {
-      this.#options.state.binaries.collect(new Set([...before, ...used()]));
-    } catch (error) {
-      this.#options.onFault(error);
-    }
+  collect(): Promise<void> {
+    const { state, onFault } = this.#options;
+    return collectPrograms(this.#instances, this.#memory, state.binaries).catch(onFault);
   }
 
   #record(kind: EventKind, instance: Instance, detail: Detail = {}): void {
