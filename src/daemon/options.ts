@@ -138,13 +138,21 @@ export function parseDaemonOptions(
   if (ephemeral && stateDir !== undefined) {
     throw new OrchestratorError("misuse", "Cannot use --ephemeral together with --state-dir");
   }
+  const peers = peersOf(values["peer"]);
+  if (peers !== undefined && ipc === undefined) {
+    throw new OrchestratorError("misuse", "Cannot use --peer without --ipc-socket");
+  }
+  const telemetryTo = telemetry === undefined ? undefined : parseTcpAddress(telemetry);
+  if (telemetry !== undefined && telemetryTo?.port === 0) {
+    throw misuse("telemetry-socket", telemetry, "nobody listens on port 0");
+  }
   const log = env["VEECLE_ORCHESTRATOR_LOG"] ?? "";
   parseLogFilter(log);
   return {
     control: control === undefined ? defaultControlAddress(env) : parseAddress(control),
     ipc: ipc === undefined ? undefined : parseTcpAddress(ipc),
-    telemetry: telemetry === undefined ? undefined : parseTcpAddress(telemetry),
-    peers: peersOf(values["peer"]),
+    telemetry: telemetryTo,
+    peers,
     tokenFile: resolveOr(text("token-file", "VEECLE_ORCHESTRATOR_TOKEN_FILE")),
     ...tlsFiles(text),
     insecureTcp: values["insecure-tcp"] === true,
@@ -185,7 +193,10 @@ function peersOf(given: unknown): readonly string[] | undefined {
   if (given.length > MAX_PEERS) {
     throw misuse("peer", String(given[MAX_PEERS]), `there are more than ${MAX_PEERS}`);
   }
-  for (const peer of given.map(String)) parsePeer(peer);
+  for (const peer of given.map(String)) {
+    parsePeer(peer);
+    if (/:0+$/.test(peer)) throw misuse("peer", peer, "nobody sends from port 0");
+  }
   return given.map(String);
 }
 
