@@ -117,7 +117,7 @@ export class Checkpoint {
   }
 
   #refuse(error: unknown): never {
-    this.#isRefused = true;
+    this.#isRefused = this.#isUnsynced; // else all of it was synced meanwhile
     throw error;
   }
 

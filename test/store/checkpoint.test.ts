@@ -16,6 +16,7 @@ import { join } from "node:path";
 
 import { STATE_LOG_BYTES } from "../../src/limits.ts";
 import { Store } from "../../src/store.ts";
+import { Checkpoint } from "../../src/store/checkpoint.ts";
 import { until } from "../support/wire.ts";
 
 let folder: string;
@@ -89,4 +90,22 @@ test("An end leaves the log where the disk refuses the file, and the next start 
   const next = Store.open(path);
   expect(next.get("long")).toBe(LONG);
   next.close();
+});
+
+test("A log that was moved at once meanwhile is not kept for a sync that fails later", async () => {
+  const path = join(folder, "late");
+  Store.open(path).close();
+  const disk = Promise.withResolvers<void>();
+  const syncer = { sync: async () => {}, syncNow() {}, close() {} };
+  const store = Store.open(path, { openSyncer: () => syncer });
+  const checkpoint = new Checkpoint(path, syncer, () => ({ ...syncer, sync: () => disk.promise }));
+  const running = checkpoint.run();
+  await syncer.sync(); // what it waits for first
+  checkpoint.abandon();
+  disk.reject(new Error("EIO: i/o error"));
+  expect(await running.catch(String)).toBe("Error: EIO: i/o error");
+  expect(checkpoint.isRunning).toBe(false);
+  checkpoint.close();
+  store.close();
+  checkpoint.closeFile();
 });
