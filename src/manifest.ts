@@ -93,7 +93,8 @@ class Loader {
     }
     if (text.trim() === "") {
       // What a failed "export > FILE" leaves would end everything that the file has made.
-      report(`${quote(file)} is empty; if nothing is to be there, say so in a comment`);
+      const nothing = format === "json" ? "write {}" : "say so in a comment";
+      report(`${quote(file)} is empty; if nothing is to be there, ${nothing}`);
       return undefined;
     }
     const parsed = parseText(text, format);

@@ -485,6 +485,7 @@ describe("loadManifest() names file, place, key, and what is right, for", () => 
       "\uFEFF \n",
       'a.toml: "/work/a.toml" is empty; if nothing is to be there, say so in a comment',
     ],
+    ["a.json", "", 'a.json: "/work/a.json" is empty; if nothing is to be there, write {}'],
     ["a.txt", "", 'a.txt: "/work/a.txt" is no .toml, .yaml, .yml or .json file'],
   ])("the whole of %s: %j", (file, text, expected) => {
     expect(faultsOf({ [file]: text })[0]).toBe(expected);
