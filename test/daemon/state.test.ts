@@ -15,13 +15,13 @@ import { withoutPrivileges } from "../support/privileges.ts";
 let base: string;
 beforeAll(() => {
   base = mkdtempSync(join(tmpdir(), "vo-place-"));
-  chmodSync(base, 0o755);
+  chmodSync(base, 0o777); // also for whoever has no privileges
 });
 afterAll(() => rmSync(base, { recursive: true, force: true }));
 
 /** Opens the state of a daemon whose home is this; what it warned of, or why it was refused. */
 function open(home: string): string {
-  const runtime = mkdtempSync(join(tmpdir(), "vo-place-run-"));
+  const runtime = mkdtempSync(join(base, "run-"));
   const warnings: string[] = [];
   const log = { warn: (_span: string, message: string) => warnings.push(message) };
   const control = { kind: "unix", path: "/run/vo-place.socket" } as const;
