@@ -109,7 +109,7 @@ test.each([
     3,
     "problem  disk: 0 B free in /proc: changes are refused\n         make room, ",
   ],
-  ["/nul/\0/state.db", 0, "ok       priority: "],
+  ["/nul/\0/state.db", 0, "ok       instances: "],
   [null, 0, "ok       state: nothing is remembered after the daemon's end\n"],
 ])("room is looked for where the daemon keeps its state: %p", async (state, code, told) => {
   using daemon = new FakeDaemon((body, connection) =>
