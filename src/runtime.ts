@@ -15,7 +15,10 @@ import { encodeNative, HEADER_BYTES, KIND } from "./message.ts";
 import type { InstanceId, Priority } from "./model.ts";
 import { type Connection, connect } from "./socket.ts";
 
-/** Takes the payload of a message; the bytes are the handler's to keep. */
+/**
+ * Takes the payload of a message; the bytes are the handler's to keep. One that throws ends the
+ * connection, and the program too, unless that handles uncaught exceptions.
+ */
 export type MessageHandler = (payload: Buffer, typeName: string) => void;
 
 const NO_NAME = Buffer.alloc(0);
@@ -78,7 +81,11 @@ export class Runtime {
         };
       },
       (error) => {
-        throw error; // a handler of this program threw: its own defect, not to be hidden
+        // A handler of this program threw: its own defect, not to be hidden. Thrown here, Bun would
+        // hand it to the socket, where errors are a peer's.
+        queueMicrotask(() => {
+          throw error;
+        });
       },
     );
     assert(runtime !== undefined, "a connection without its runtime");

@@ -1,0 +1,75 @@
+// The library for instances on a connection to a stand-in for the orchestrator.
+
+import { afterEach, beforeEach, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import type { Socket, UnixSocketListener } from "bun";
+
+import { encodeNative, KIND } from "../src/message.ts";
+
+const library = join(import.meta.dir, "..", "src", "runtime.ts");
+let folder: string;
+let path: string;
+let server: UnixSocketListener<undefined>;
+/** What the orchestrator does with what it is sent. */
+let onData: (socket: Socket<undefined>, chunk: Buffer) => void;
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "veecle-library-"));
+  path = join(folder, "socket");
+  server = Bun.listen({
+    unix: path,
+    socket: { data: (socket, chunk) => onData(socket, chunk) },
+  });
+});
+
+afterEach(() => {
+  server.stop(true);
+  rmSync(folder, { recursive: true });
+});
+
+/** Runs a program that has a `runtime`; returns its exit code and what it printed. */
+async function run(program: string): Promise<{ code: number; stdout: string; stderr: string }> {
+  const begin = `import { connectRuntime } from ${JSON.stringify(library)};
+    const runtime = await connectRuntime();\n`;
+  const child = Bun.spawn([process.execPath, "-e", begin + program], {
+    env: { ...process.env, VEECLE_IPC_SOCKET: path, VEECLE_RUNTIME_ID: "one" },
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [code, stdout, stderr] = await Promise.all([
+    child.exited,
+    child.stdout.text(),
+    child.stderr.text(),
+  ]);
+  return { code, stdout, stderr };
+}
+
+const data = (typeName: string, payload: string): Buffer =>
+  encodeNative(KIND.data, Buffer.from(typeName), Buffer.from(payload));
+
+test("a handler that throws ends the program, with its error on standard error", async () => {
+  onData = (socket) => void socket.write(data("a", "one"));
+  const { code, stderr } = await run(`
+    runtime.onMessage("a", (payload) => {
+      throw new Error("cannot handle " + payload);
+    });
+    await runtime.closed;`);
+  expect(stderr).toContain("cannot handle one");
+  expect(code).toBe(1);
+});
+
+test("a handler that throws ends the connection of a program that goes on", async () => {
+  onData = (socket) => void socket.write(Buffer.concat([data("a", "one"), data("a", "two")]));
+  const { code, stdout } = await run(`
+    process.on("uncaughtException", (error) => console.log(error.message));
+    runtime.onMessage("a", (payload) => {
+      throw new Error("cannot handle " + payload);
+    });
+    await runtime.closed;
+    console.log("closed");`);
+  expect(stdout).toBe("cannot handle one\nclosed\n");
+  expect(code).toBe(0);
+});
