@@ -38,6 +38,7 @@ export class Runtime {
   #unsentBytes = 0;
   #wakeSent: PromiseWithResolvers<void> | undefined;
   #isGathering = false;
+  #isClosed = false;
   readonly #closed: PromiseWithResolvers<void> = Promise.withResolvers();
   readonly #frames: FrameScanner;
   #partialLine: Buffer = NO_NAME;
@@ -111,7 +112,8 @@ export class Runtime {
 
   /**
    * Sends a message. Text is sent as UTF-8, any other value that is not bytes as JSON.
-   * @returns false if more than `MAX_QUEUE_BYTES` wait: `await sent()` before sending more
+   * @returns false if more than `MAX_QUEUE_BYTES` wait: `await sent()` before sending more; or if
+   * the connection has ended: nothing is sent any more
    */
   send(typeName: string, payload: unknown): boolean {
     let name = this.#names.get(typeName);
@@ -131,8 +133,9 @@ export class Runtime {
     return this.#write(KIND.telemetry, NO_NAME, Buffer.from(JSON.stringify(message)));
   }
 
-  /** Settles when everything is handed to the kernel. */
+  /** Settles when everything is handed to the kernel. @throws `unreachable` if the connection has ended */
   async sent(): Promise<void> {
+    if (this.#isClosed) throw ended();
     if (this.#unsentBytes === 0) return;
     this.#wakeSent ??= Promise.withResolvers();
     await this.#wakeSent.promise;
@@ -148,14 +151,16 @@ export class Runtime {
     await this.#request({ StopRuntime: { id } });
   }
 
-  /** Ends the connection after everything is sent. */
+  /** Ends the connection after everything is sent. @throws `unreachable` if it ends before that */
   async close(): Promise<void> {
+    if (this.#isClosed) return;
     await this.sent();
     this.#connection.finish();
     await this.closed;
   }
 
   #request(request: object): Promise<void> {
+    if (this.#isClosed) return Promise.reject(ended());
     const response = Promise.withResolvers<void>();
     this.#responses.push(response);
     this.#write(KIND.controlRequest, NO_NAME, Buffer.from(JSON.stringify(request)));
@@ -163,6 +168,7 @@ export class Runtime {
   }
 
   #write(kind: number, name: Buffer, payload: Uint8Array): boolean {
+    if (this.#isClosed) return false;
     const frame = encodeNative(kind, name, payload);
     this.#unsent.push(frame);
     this.#unsentBytes += frame.length;
@@ -175,6 +181,7 @@ export class Runtime {
 
   /** Frames of one turn leave in one write. */
   #drain(): void {
+    if (this.#isClosed) return;
     while (this.#unsent.length > 0) {
       const bytes =
         this.#unsent.length === 1 ? (this.#unsent[0] as Buffer) : Buffer.concat(this.#unsent);
@@ -248,12 +255,16 @@ export class Runtime {
   }
 
   #ended(): void {
+    this.#isClosed = true;
+    this.#unsent = [];
     this.#closed.resolve();
-    this.#wakeSent?.resolve();
-    for (const { reject } of this.#responses) {
-      reject(new OrchestratorError("unreachable", "The orchestrator closed the connection"));
-    }
+    this.#wakeSent?.reject(ended());
+    for (const { reject } of this.#responses) reject(ended());
   }
+}
+
+function ended(): OrchestratorError {
+  return new OrchestratorError("unreachable", "The orchestrator closed the connection");
 }
 
 /** Connects to the orchestrator that started this process. @throws as `Runtime.connect` */

@@ -73,3 +73,30 @@ test("a handler that throws ends the connection of a program that goes on", asyn
   expect(stdout).toBe("cannot handle one\nclosed\n");
   expect(code).toBe(0);
 });
+
+test("nothing waits for a connection that has ended", async () => {
+  onData = (socket) => void socket.terminate();
+  const { code, stdout } = await run(`
+    await runtime.closed;
+    const ended = ({ code }) => console.log(code);
+    console.log(runtime.send("a", "late"));
+    await runtime.sent().catch(ended);
+    await runtime.start("two").catch(ended);
+    await runtime.close();
+    console.log("closed");`);
+  expect(stdout).toBe("false\nunreachable\nunreachable\nclosed\n");
+  expect(code).toBe(0);
+});
+
+test("who waits until everything is sent hears that the connection has ended before", async () => {
+  onData = (socket) => {
+    socket.pause();
+    setImmediate(() => socket.terminate());
+  };
+  const { code, stdout } = await run(`
+    const payload = Buffer.alloc(1024 * 1024 - 1024);
+    while (runtime.send("a", payload));
+    await runtime.sent().catch(({ message }) => console.log(message));`);
+  expect(stdout).toBe("The orchestrator closed the connection\n");
+  expect(code).toBe(0);
+});
