@@ -8,11 +8,11 @@
 // and `send` says when the queue is over its bound.
 
 import { assert, OrchestratorError } from "./errors.ts";
-import { MAX_NATIVE_FRAME_BYTES, MAX_QUEUE_BYTES } from "./limits.ts";
+import { MAX_FRAME_BYTES, MAX_NATIVE_FRAME_BYTES, MAX_QUEUE_BYTES } from "./limits.ts";
 import { NEWLINE } from "./lines.ts";
-import { FrameScanner } from "./frame.ts";
+import { FrameScanner, PREFIX_BYTES } from "./frame.ts";
 import { encodeNative, HEADER_BYTES, KIND } from "./message.ts";
-import type { InstanceId, Priority } from "./model.ts";
+import { type InstanceId, type Priority, typeNameFault } from "./model.ts";
 import { type Connection, connect } from "./socket.ts";
 
 /**
@@ -114,13 +114,10 @@ export class Runtime {
    * Sends a message. Text is sent as UTF-8, any other value that is not bytes as JSON.
    * @returns false if more than `MAX_QUEUE_BYTES` wait: `await sent()` before sending more; or if
    * the connection has ended: nothing is sent any more
+   * @throws `bad_request` or `limit_exceeded` for what would cost us the connection
    */
   send(typeName: string, payload: unknown): boolean {
-    let name = this.#names.get(typeName);
-    if (name === undefined) {
-      name = Buffer.from(typeName);
-      this.#names.set(typeName, name);
-    }
+    const name = this.#names.get(typeName) ?? this.#encodeName(typeName);
     const bytes =
       payload instanceof Uint8Array
         ? payload
@@ -128,7 +125,24 @@ export class Runtime {
     return this.#write(KIND.data, name, bytes);
   }
 
-  /** Reports telemetry: one JSON object, which the telemetry server gets as it is. */
+  /** @throws `bad_request` if it is no type name */
+  #encodeName(typeName: string): Buffer {
+    const fault = typeNameFault(typeName);
+    if (fault !== undefined) {
+      throw new OrchestratorError(
+        "bad_request",
+        `Cannot send: the type name cannot be used: ${fault}`,
+      );
+    }
+    const name = Buffer.from(typeName);
+    this.#names.set(typeName, name);
+    return name;
+  }
+
+  /**
+   * Reports telemetry: one JSON object, which the telemetry server gets as it is.
+   * @throws `limit_exceeded` for what would cost us the connection
+   */
   telemetry(message: object): boolean {
     return this.#write(KIND.telemetry, NO_NAME, Buffer.from(JSON.stringify(message)));
   }
@@ -169,6 +183,13 @@ export class Runtime {
 
   #write(kind: number, name: Buffer, payload: Uint8Array): boolean {
     if (this.#isClosed) return false;
+    const size = HEADER_BYTES - PREFIX_BYTES + name.length + payload.length;
+    if (size > MAX_FRAME_BYTES) {
+      throw new OrchestratorError(
+        "limit_exceeded",
+        `Cannot send: the frame would have ${size} bytes, more than ${MAX_FRAME_BYTES}`,
+      );
+    }
     const frame = encodeNative(kind, name, payload);
     this.#unsent.push(frame);
     this.#unsentBytes += frame.length;

@@ -21,7 +21,10 @@ beforeEach(() => {
   path = join(folder, "socket");
   server = Bun.listen({
     unix: path,
-    socket: { data: (socket, chunk) => onData(socket, chunk) },
+    socket: {
+      data: (socket, chunk) => onData(socket, chunk),
+      drain: (socket) => onData(socket, Buffer.alloc(0)),
+    },
   });
 });
 
@@ -99,4 +102,37 @@ test("who waits until everything is sent hears that the connection has ended bef
     await runtime.sent().catch(({ message }) => console.log(message));`);
   expect(stdout).toBe("The orchestrator closed the connection\n");
   expect(code).toBe(0);
+});
+
+test("what the orchestrator would refuse is refused before it is sent", async () => {
+  let received = 0;
+  onData = (socket, chunk) => {
+    received += chunk.length;
+    if (received > 1024 * 1024) socket.terminate();
+  };
+  const { stdout } = await run(`
+    const attempt = (send) => {
+      try {
+        console.log(send());
+      } catch ({ code, message }) {
+        console.log(code, message);
+      }
+    };
+    attempt(() => runtime.send("", "payload"));
+    attempt(() => runtime.send("a\\0b", "payload"));
+    attempt(() => runtime.send("\\ud800", "payload"));
+    attempt(() => runtime.send("t".repeat(1025), "payload"));
+    attempt(() => runtime.send("a", Buffer.alloc(1024 * 1024 - 4)));
+    attempt(() => runtime.telemetry({ text: "t".repeat(1024 * 1024) }));
+    attempt(() => runtime.send("a", Buffer.alloc(1024 * 1024 - 5)));
+    await runtime.closed;`);
+  expect(stdout.trimEnd().split("\n")).toEqual([
+    "bad_request Cannot send: the type name cannot be used: it is empty",
+    "bad_request Cannot send: the type name cannot be used: it contains a NUL character",
+    "bad_request Cannot send: the type name cannot be used: it contains an unpaired surrogate",
+    "bad_request Cannot send: the type name cannot be used: it is 1025 bytes long, more than 1024",
+    "limit_exceeded Cannot send: the frame would have 1048577 bytes, more than 1048576",
+    "limit_exceeded Cannot send: the frame would have 1048591 bytes, more than 1048576",
+    "true",
+  ]);
 });
