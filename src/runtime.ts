@@ -8,7 +8,12 @@
 // and `send` says when the queue is over its bound.
 
 import { assert, OrchestratorError } from "./errors.ts";
-import { MAX_FRAME_BYTES, MAX_NATIVE_FRAME_BYTES, MAX_QUEUE_BYTES } from "./limits.ts";
+import {
+  MAX_FRAME_BYTES,
+  MAX_NATIVE_FRAME_BYTES,
+  MAX_QUEUE_BYTES,
+  TYPE_TABLE_SLOTS,
+} from "./limits.ts";
 import { NEWLINE } from "./lines.ts";
 import { FrameScanner, PREFIX_BYTES } from "./frame.ts";
 import { encodeNative, HEADER_BYTES, KIND } from "./message.ts";
@@ -135,6 +140,7 @@ export class Runtime {
       );
     }
     const name = Buffer.from(typeName);
+    if (this.#names.size >= TYPE_TABLE_SLOTS) this.#names.clear();
     this.#names.set(typeName, name);
     return name;
   }
@@ -259,6 +265,7 @@ export class Runtime {
     let text = this.#decoded.get(bytes);
     if (text === undefined) {
       text = Buffer.from(bytes, "latin1").toString();
+      if (this.#decoded.size >= TYPE_TABLE_SLOTS) this.#decoded.clear();
       this.#decoded.set(bytes, text);
     }
     return text;

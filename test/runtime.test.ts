@@ -136,3 +136,24 @@ test("what the orchestrator would refuse is refused before it is sent", async ()
     "true",
   ]);
 });
+
+test("ever new type names do not pile up", async () => {
+  let unsent = Buffer.concat(Array.from({ length: 20_000 }, (_, i) => data(`in::${i}`, "")));
+  onData = (socket) => {
+    unsent = unsent.subarray(Math.max(0, socket.write(unsent)));
+  };
+  const { stdout } = await run(`
+    import { heapStats } from "bun:jsc";
+    const last = Promise.withResolvers();
+    runtime.onMessage("in::19999", last.resolve);
+    await last.promise;
+    for (let i = 0; i < 20_000; i++) runtime.send("out::" + i, "");
+    await runtime.sent();
+    Bun.gc(true);
+    const { objectTypeCounts } = heapStats();
+    console.log(JSON.stringify([objectTypeCounts.Uint8Array, objectTypeCounts.string]));
+    await runtime.close();`);
+  const [buffers, texts] = JSON.parse(stdout);
+  expect(buffers).toBeLessThan(10_000);
+  expect(texts).toBeLessThan(30_000);
+});
