@@ -91,10 +91,10 @@ function send(
 ): SendResult {
   try {
     return socket.send(datagram, port, host) ? "sent" : "full";
-  } catch (error) {
-    if (systemCode(error) !== "ECONNREFUSED") return "refused";
+  } catch {
+    // What the kernel tells here may be about an earlier datagram, perhaps to another peer, and then
+    // this one was not sent yet. It tells that once: what is about this one, it says again.
   }
-  // The error belonged to an earlier datagram, perhaps to another peer: this one was not sent yet.
   try {
     return socket.send(datagram, port, host) ? "sent" : "full";
   } catch {
