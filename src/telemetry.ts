@@ -176,7 +176,8 @@ export class TelemetryExporter {
     this.#connection = connection;
     this.#isConnecting = false;
     this.#isFull = false;
-    this.#retryMs = RECONNECT_MIN_MS;
+    // Whoever closes every connection, as a relay to nobody does, is not asked ten times a second.
+    this.#cancelRetry = this.#after(RECONNECT_MAX_MS, () => (this.#retryMs = RECONNECT_MIN_MS));
     this.#write(connection);
     return {
       data: () => {}, // nothing comes back
@@ -197,6 +198,7 @@ export class TelemetryExporter {
       // Back to the beginning of the line that was cut.
       this.#sentBytes = block.bytes.lastIndexOf(NEWLINE, this.#sentBytes - 1) + 1;
     }
+    this.#cancelRetry();
     if (this.#isClosed) return;
     this.#log.warn("run", "lost the telemetry server", { address: formatAddress(this.#address) });
     this.#isConnecting = true;
