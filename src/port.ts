@@ -15,7 +15,7 @@ import {
   SHARED_READ_TURN_MS,
   SHARED_TURNS_MS,
 } from "./limits.ts";
-import type { QuietLog } from "./log.ts";
+import { type QuietLog, shorten } from "./log.ts";
 import {
   type Dialect,
   encodeNative,
@@ -318,7 +318,7 @@ export class Port implements MessageSink {
       }
       return request.kind === "Start" ? "Started" : "Stopped";
     } catch (error) {
-      return { Error: messageChain(error).join(": ").slice(0, MAX_CONTROL_ERROR) };
+      return { Error: shorten(messageChain(error).join(": ").toWellFormed(), MAX_CONTROL_ERROR) };
     }
   }
 

@@ -450,6 +450,24 @@ describe.each(DIALECTS)("A control request of an instance in the %s dialect", (d
       expect(await answer(wire)).toBe('{"ControlResponse":{"Error":"no control privileges"}}');
     }));
 
+  test("is answered with a long reason that has whole characters only (P-33)", () =>
+    withDaemon(async (daemon) => {
+      const puppet = await daemon.puppet({ privileged: true });
+      const wire = await puppet.connect();
+      for (const begin of ["/", "/a"]) {
+        const id = await daemon.add(begin + "😀".repeat(200));
+        send(wire, { StartRuntime: { id, priority: null } });
+        const { ControlResponse } = JSON.parse(await answer(wire));
+        expect(ControlResponse.Error).toEndWith("😀…");
+      }
+      for (const begin of ["", "a"]) {
+        const priority = [begin + "😀".repeat(200)];
+        send(wire, { StartRuntime: { id: puppet.id, priority } });
+        const { ControlResponse } = JSON.parse(await answer(wire));
+        expect(ControlResponse.Error.isWellFormed()).toBe(true);
+      }
+    }));
+
   test("of a privileged one may stop itself (P-33)", () =>
     withDaemon(async (daemon) => {
       const puppet = await daemon.puppet({ privileged: true });
