@@ -194,6 +194,12 @@ export const MAX_PENDING_CONTROL = 64;
 /** Between two notices of one link: a program that loses messages must not drown in being told so. */
 export const NOTICE_INTERVAL_MS = 1_000;
 
+/**
+ * What the daemon has to say to one instance and it has not read: beyond that, notices are left out.
+ * Some hundreds of them say what there is to say.
+ */
+export const MAX_UNREAD_NOTICE_BYTES: number = 64 * KIB;
+
 /** Pause before log lines that nobody took are offered again. */
 export const LOG_RETRY_MS = 50;
 

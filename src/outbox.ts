@@ -5,7 +5,12 @@
 // system call; large ones are handed on as views. What is left after a write is settled: copied, or
 // kept as a view that pins little more than itself.
 
-import { GATHER_BLOCK_BYTES, GATHER_FRAME_BYTES, MAX_VEECLE_LINE_BYTES } from "./limits.ts";
+import {
+  GATHER_BLOCK_BYTES,
+  GATHER_FRAME_BYTES,
+  MAX_UNREAD_NOTICE_BYTES,
+  MAX_VEECLE_LINE_BYTES,
+} from "./limits.ts";
 import { Backlog } from "./outbox/backlog.ts";
 import { type Dialect, messageEnd, NO_REST, type Run } from "./message.ts";
 import {
@@ -124,6 +129,12 @@ export class Outbox implements Target {
     if (this.#write === undefined) return;
     this.#enqueue(this.#backlog.control, undefined, message, 0, message.length, 1);
     this.flush();
+  }
+
+  /** Sends a notice, unless its receiver has left many unread: it would learn nothing new. */
+  notify(notice: Buffer): void {
+    const unread = this.#backlog.control.queuedBytes + notice.length;
+    if (unread <= MAX_UNREAD_NOTICE_BYTES) this.send(notice);
   }
 
   /** The kernel has room again. */

@@ -163,7 +163,7 @@ export class Port implements MessageSink {
   notice(typeName: string, notice: Notice): void {
     if (this.dialect !== "native") return;
     const payload = Buffer.from(JSON.stringify(notice));
-    this.#options.outbox.send(encodeNative(KIND.notice, Buffer.from(typeName), payload));
+    this.#options.outbox.notify(encodeNative(KIND.notice, Buffer.from(typeName), payload));
   }
 
   data(run: Run): void {

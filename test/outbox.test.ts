@@ -4,6 +4,7 @@ import {
   GATHER_BLOCK_BYTES,
   GATHER_FRAME_BYTES,
   MAX_PIN_RATIO,
+  MAX_UNREAD_NOTICE_BYTES,
   MAX_VEECLE_LINE_BYTES,
 } from "../src/limits.ts";
 import type { Dialect } from "../src/message.ts";
@@ -887,6 +888,24 @@ describe("Outbox.forget()", () => {
     outbox.forget(queue);
     outbox.forget(new LinkQueue());
     expect(accounts(queue)).toBe("0 = 0 + 0");
+  });
+});
+
+describe("Outbox.notify()", () => {
+  const notice = nativeFrame(6, "T", "n".repeat(1024 - OVERHEAD));
+  const control = nativeFrame(4, "", '"Started"');
+
+  test("leaves out what a receiver that does not read is told over and over (P-47)", () => {
+    const { outbox } = scene();
+    const kernel = attach(outbox, "native", 0);
+    for (let i = 0; i < 1_000; i++) outbox.notify(notice);
+    outbox.send(control);
+    kernel.room = Number.POSITIVE_INFINITY;
+    outbox.drain();
+    expect(kernel.bytes).toHaveLength(MAX_UNREAD_NOTICE_BYTES + control.length);
+    expect(kernel.bytes.subarray(-control.length)).toEqual(control);
+    outbox.notify(notice); // it reads again
+    expect(kernel.bytes.subarray(-notice.length)).toEqual(notice);
   });
 });
 
