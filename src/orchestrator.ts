@@ -473,8 +473,8 @@ export class Orchestrator {
 
   /** Removes uploaded programs that no instance has any more, once the disk knows that. */
   collect(): Promise<void> {
-    const { state, onFault } = this.#options;
-    return collectPrograms(this.#instances, this.#memory, state.binaries).catch(onFault);
+    const { state, log } = this.#options;
+    return collectPrograms(this.#instances, this.#memory, state.binaries, log.target("memory"));
   }
 
   #record(kind: EventKind, instance: Instance, detail: Detail = {}): void {

@@ -78,7 +78,7 @@ const HELD: readonly [
   ["MAX_DURATION_MS", "a time ago", (ms) => parseCommand(["logs", "--since", `${ms}ms`]), /as --since: it is longer than 100000d/],
   ["RESTART_MAX_DELAY_MS", "a command", (ms) => parseCommand(["runtime", "add", "p", "--restart-delay", `${ms}ms`]), /longer than 30s/],
   ["MAX_STOP_GRACE_MS", "a command", (ms) => parseCommand(["runtime", "add", "p", "--stop-grace", `${ms}ms`]), /longer than 10m/],
-  ["MAX_PEERS", "options", (size) => parseDaemonOptions(Array(size).fill("--peer=10.0.0.1"), {}), /more than 1024/],
+  ["MAX_PEERS", "options", (size) => parseDaemonOptions(["--ipc-socket=[::1]:0", ...Array(size).fill("--peer=10.0.0.1")], {}), /more than 1024/],
   ["MAX_OUTPUT_FILES", "options", (size) => parseDaemonOptions([`--output-files=${size}`], {}), /from 1 to 99/],
   ["MAX_MANIFEST_LENGTH", "a manifest", manifest, /longer than 1048576 characters/],
 ]; // prettier-ignore

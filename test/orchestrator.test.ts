@@ -13,6 +13,7 @@ function scene() {
   const book = new Notebook();
   let runs = 0;
   let used: ReadonlySet<string> | undefined;
+  let logged = "";
   const storage = {
     files: { append: async () => 0, rest: async () => {}, look: async () => {} },
     share: new SpoolShare(),
@@ -23,8 +24,8 @@ function scene() {
   const options = {
     host,
     log: new Log(
-      parseLogFilter("off"),
-      () => {},
+      parseLogFilter("memory=warn,off"),
+      (line) => void (logged += line),
       () => 0,
     ),
     state: {
@@ -43,7 +44,9 @@ function scene() {
   };
   const orchestrator = new Orchestrator(options as unknown as OrchestratorOptions);
   const alive = (): number[] => host.table.flatMap(({ isAlive, pid }) => (isAlive ? pid : []));
-  return { host, book, orchestrator, alive, used: () => used && [...used] };
+  const { binaries } = options.state;
+  const log = (): string => logged;
+  return { host, book, orchestrator, alive, binaries, log, used: () => used && [...used] };
 }
 
 test("Orchestrator.start() waits for the end of a process under the same id whose start was undone (R2)", async () => {
@@ -133,4 +136,14 @@ test("Orchestrator.update() lets an uploaded program go that it puts another one
   orchestrator.update(idOf(1), "/opt/ping", {});
   await host.run(1_000);
   expect(used()).toEqual([]);
+});
+
+test("Orchestrator.collect() tells of a folder that it may not look into, which is no defect", async () => {
+  const { binaries, orchestrator, log } = scene();
+  binaries.collect = () => {
+    throw Object.assign(new Error("EACCES: permission denied, scandir"), { code: "EACCES" });
+  };
+  await orchestrator.collect();
+  expect(log()).toContain("WARN run: orchestrator::memory: cannot remove unused programs");
+  expect(log()).toContain("permission denied");
 });

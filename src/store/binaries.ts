@@ -7,7 +7,7 @@ import { type BigIntStats, constants, lstatSync, readdirSync, renameSync, rmSync
 import { type FileHandle, open } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
-import { assert, OrchestratorError } from "../errors.ts";
+import { assert, OrchestratorError, systemCode } from "../errors.ts";
 import { makePrivateFolder, syncPath } from "../files.ts";
 import { FILE_CLOCK_MS, HASH_CHUNK_BYTES, MAX_ADDRESS_UPLOADS, MAX_UPLOADS } from "../limits.ts";
 
@@ -103,16 +103,26 @@ export class Binaries {
 
   /**
    * Removes what is not among the used hashes, and what uploads left that did not end.
+   * Where somebody has removed the folder, nothing is left to do.
    * @throws the system's error
    */
   collect(used: ReadonlySet<string>): void {
-    for (const name of readdirSync(this.folder)) {
+    for (const name of this.#names()) {
       const isOurs = SHA256.test(name) || UNFINISHED.test(name);
       if (!isOurs || used.has(name) || this.#unfinished.has(name) || this.#claims.has(name)) {
         continue;
       }
       rmSync(join(this.folder, name), { recursive: true, force: true });
       this.#checked.delete(name);
+    }
+  }
+
+  #names(): string[] {
+    try {
+      return readdirSync(this.folder);
+    } catch (error) {
+      if (systemCode(error) !== "ENOENT") throw error;
+      return [];
     }
   }
 

@@ -353,6 +353,12 @@ describe("Binaries.collect()", () => {
     expect(readdirSync(binaries.folder)).toEqual(["notes.txt"]);
   });
 
+  test("has nothing to do where the folder is gone", () => {
+    const binaries = newBinaries();
+    rmSync(binaries.folder, { recursive: true });
+    expect(() => binaries.collect(new Set())).not.toThrow();
+  });
+
   test("leaves what an upload needs, until it is closed", async () => {
     const binaries = newBinaries();
     const [first, second] = [await binaries.receive(), await binaries.receive()];
