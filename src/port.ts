@@ -6,6 +6,7 @@
 import { messageChain, OrchestratorError } from "./errors.ts";
 import {
   DIALECT_WAIT_MS,
+  LOG_INTERVAL_MS,
   MAX_CONTROL_ERROR,
   MAX_FRAME_BYTES,
   MAX_PENDING_CONTROL,
@@ -86,6 +87,9 @@ export class Port implements MessageSink {
   /** How long the last bytes took to read; at first, unknown. */
   #bytesPerMs = 0;
   #rest: Buffer | undefined;
+  /** Whether it is connected, as was told last. */
+  #isTold = false;
+  #isTellingLater = false;
 
   constructor(options: PortOptions) {
     this.#options = options;
@@ -299,10 +303,23 @@ export class Port implements MessageSink {
     this.#tell(message, false);
   }
 
-  /** An instance that connects again and again must fill neither the log nor the history. */
+  /**
+   * An instance that connects again and again must fill neither the log nor the history: of what is
+   * left out, only how it ends is told, a little later.
+   */
   #tell(message: string, isConnected: boolean): void {
-    const { quiet, connected } = this.#options;
-    if (quiet.info(message, "run", message, { id: this.#id })) connected(isConnected);
+    const { quiet, connected, after } = this.#options;
+    if (quiet.info(message, "run", message, { id: this.#id })) {
+      if (this.#isTold !== isConnected) connected(isConnected);
+      this.#isTold = isConnected;
+    } else if (!this.#isTellingLater) {
+      this.#isTellingLater = true;
+      after(LOG_INTERVAL_MS, () => {
+        this.#isTellingLater = false;
+        const isNow = this.isConnected;
+        if (isNow !== this.#isTold) this.#tell(`instance ${isNow ? "" : "dis"}connected`, isNow);
+      });
+    }
   }
 
   async #execute(value: unknown): Promise<unknown> {

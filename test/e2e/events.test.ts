@@ -208,6 +208,20 @@ describe("The events of an instance", () => {
       expect(new Set(events.map(({ name }) => name))).toEqual(new Set(["program-0"]));
     }));
 
+  test("tell in the end whether one that connects again and again is connected (P-50)", () =>
+    withDaemon(async (daemon) => {
+      const id = await daemon.add(daemon.program("puppet.ts"));
+      const follower = await follow(daemon, { ids: [id] });
+      const puppet = await daemon.startPuppet(id);
+      for (let i = 0; i < 3; i++) {
+        (await puppet.connect()).close();
+        await until("its connection has ended", async () => !(await daemon.runtime(id)).connected);
+      }
+      await puppet.connect();
+      await upTo(follower, "disconnected");
+      expect(kinds(await upTo(follower, "connected"))).toEqual(["connected"]);
+    }));
+
   test("tell of restarts, of what follows, and of the failure (P-50)", () =>
     withDaemon(async (daemon) => {
       const id = crypto.randomUUID();
