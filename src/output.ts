@@ -162,6 +162,11 @@ export class Output {
     });
   }
 
+  /** Milliseconds since 1970, by the clock of what is kept; 0 if nothing is. */
+  now(): number {
+    return this.#storage?.now() ?? 0;
+  }
+
   /** The files, when everything that came until now is in them; undefined if nothing is kept. */
   async history(): Promise<HistoryFiles | undefined> {
     await this.#spool?.written();

@@ -87,6 +87,26 @@ describe("playBack()", () => {
     expect(await all(playBack(outputs, { stream: "stderr" }))).toEqual(["ping: broken"]);
   });
 
+  test("tells what cannot be read, and reads on of the others", async () => {
+    addInstances(["ping", "pong", "pang"]);
+    for (const id of ["ping", "pong", "pang"]) print(id, "hello");
+    await all(playBack(outputs, {}));
+    const refuse = (): Promise<never> => Promise.reject(new Error("permission\ndenied"));
+    Object.assign(stores.get("ping") as HistoryFiles, { read: refuse });
+    Object.assign(stores.get("pang") as HistoryFiles, { look: refuse });
+    const fault = "[veecle-orchestrator: output cannot be read: permission; denied]";
+    const wanted = [`pang: ${fault}`, `ping: ${fault}`, "pong: hello"];
+    expect(await all(playBack(outputs, {}))).toEqual(wanted);
+    const stop = new AbortController();
+    const { lines, done } = collect(playOn(outputs, {}, stop.signal));
+    await until("all was told", () => lines.length === wanted.length);
+    for (const id of ["ping", "pong", "ping"]) print(id, "again");
+    await until("what comes is told", () => lines.length > wanted.length);
+    expect(lines).toEqual([...wanted, "pong: again"]);
+    stop.abort();
+    await done;
+  });
+
   test("of instances that keep nothing is empty", async () => {
     expect(await all(playBack(new Map([["ping", new Output()]]), {}))).toEqual([]);
   });
