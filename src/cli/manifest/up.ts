@@ -1,16 +1,9 @@
 // `up`, `plan` and `down`: a manifest against what is there; the plan, the question, the outcome.
 
-import { readFileSync, type Stats, statSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 
-import {
-  type ErrorCode,
-  errorCode,
-  hinted,
-  messageChain,
-  OrchestratorError,
-  systemCode,
-} from "../../errors.ts";
+import { type ErrorCode, errorCode, hinted, OrchestratorError } from "../../errors.ts";
 import { showJson } from "../../json.ts";
 import { escapeText } from "../../log.ts";
 import { formatPlan } from "../../manifest/describe.ts";
@@ -34,6 +27,7 @@ import { paint } from "../table.ts";
 import { count, listed } from "../words.ts";
 import { Application, type Outcome, stepName } from "./apply.ts";
 import { type Given, readManifest } from "./file.ts";
+import { checkPrograms, noteFaults } from "./programs.ts";
 import { presentOf } from "./there.ts";
 
 /** More instances than this are told line by line also on a screen: a board is for a look at it. */
@@ -134,76 +128,6 @@ function refuseConflicts({ file, manifest }: Given, { instances, links }: Plan):
     `Cannot apply ${JSON.stringify(basename(file))}: ${names} ${conflicts.length === 1 ? "does" : "do"} not belong to ${JSON.stringify(manifest.owner)}; nothing was changed`,
     { hint: `make it the manifest's with "${CLI} up --adopt", or rename what is wanted` },
   );
-}
-
-/** All that can be known to fail is told before anything is done. @throws `io` */
-function checkPrograms(session: Session, plan: Plan): void {
-  const faults = [...programFaults(session, plan)];
-  const [first, ...more] = faults;
-  if (first === undefined) return;
-  const { name, what, fault, hint } = first;
-  const isOne = more.length === 0;
-  const which = isOne
-    ? `the program of ${JSON.stringify(name)} ${what}`
-    : `${faults.length} programs cannot be run`;
-  const each = faults.map((one) => new Error(`${one.name}: ${one.fault}`));
-  throw new OrchestratorError("io", `Cannot apply the manifest: ${which}; nothing was changed`, {
-    cause: isOne ? new Error(fault) : new AggregateError(each),
-    hint: isOne ? hint : "mend their paths, or what is there",
-  });
-}
-
-interface ProgramFault {
-  /** Of the instance. */
-  readonly name: string;
-  readonly what: string;
-  readonly fault: string;
-  readonly hint: string;
-}
-
-/** What of the programs is wrong for certain. */
-function* programFaults(session: Session, { instances }: Plan): Generator<ProgramFault> {
-  const isHere = session.address.kind === "unix";
-  for (const change of instances) {
-    if (change.kind !== "add" && change.kind !== "change") continue;
-    const { name, wanted } = change;
-    const { path, copy } = wanted;
-    if (!copy && !isHere) continue; // that of another machine is not ours
-    const hint = `mend instances.${name}.path`;
-    const stat = lookAt(path);
-    if (stat instanceof Error) {
-      const isNone = systemCode(stat) === "ENOENT";
-      const what = isNone ? "is not there" : "cannot be looked at";
-      const fault = isNone ? "no such file" : messageChain(stat).join(": ");
-      yield { name, what, fault: `${fault}: ${path}`, hint };
-    } else if (stat.isDirectory()) {
-      yield { name, what: "is none", fault: `it is a folder: ${path}`, hint };
-    } else if (!stat.isFile()) {
-      yield { name, what: "is none", fault: `it is not a regular file: ${path}`, hint };
-    } else if (!copy && (stat.mode & 0o111) === 0) {
-      const reason = "is not executable"; // a copy is made so
-      const chmod = `chmod +x ${shellWord(path)}`;
-      yield { name, what: reason, fault: `it ${reason}: ${path}`, hint: chmod };
-    }
-  }
-}
-
-/** One look: a file may be taken away between two. */
-function lookAt(path: string): Stats | Error {
-  try {
-    return statSync(path);
-  } catch (error) {
-    return error as Error;
-  }
-}
-
-/** A program may still be built; who only looks learns that it is to be. */
-function noteFaults(session: Session, plan: Plan): void {
-  if (session.isJson || session.isQuiet) return;
-  const note = paint(session.reportColour, "33", "note:");
-  for (const { name, fault } of programFaults(session, plan)) {
-    session.terminal.report(`${note} ${escapeText(`${name}: ${fault}; up would refuse it`)}\n`);
-  }
 }
 
 async function agrees(session: Session, ending: readonly InstanceChange[]): Promise<boolean> {
