@@ -2,13 +2,12 @@
 
 import type { Session } from "./session.ts";
 import { fit } from "./table.ts";
+import { DEFAULT_COLUMNS } from "./terminal.ts";
 import { formatBytes } from "./words.ts";
 
 /** Pause between two pictures of the bar. */
 const PICTURE_MS = 100;
 const BAR_WIDTH = 24;
-/** Of a screen that does not tell. */
-const DEFAULT_COLUMNS = 80;
 
 export class Progress {
   readonly #report: (text: string) => void;

@@ -44,6 +44,10 @@ export interface Terminal {
   release(): void;
 }
 
+/** Of a screen that does not tell its size. */
+export const DEFAULT_COLUMNS = 80;
+export const DEFAULT_ROWS = 24;
+
 /** From the end of a command to the end of its process, if a connection or look-up still hangs. */
 const EXIT_MS = 50;
 

@@ -24,6 +24,7 @@ import { type Session } from "../session.ts";
 import { reportFailure } from "../steer.ts";
 import { CLI, type CommandName } from "../surface.ts";
 import { paint } from "../table.ts";
+import { DEFAULT_COLUMNS, DEFAULT_ROWS } from "../terminal.ts";
 import { count, listed } from "../words.ts";
 import { Application, type Outcome, stepName } from "./apply.ts";
 import { type Given, readManifest } from "./file.ts";
@@ -32,10 +33,6 @@ import { presentOf } from "./there.ts";
 
 /** More instances than this are told line by line also on a screen: a board is for a look at it. */
 const BOARD_LINES = 20;
-
-/** Of a screen that does not tell. */
-const DEFAULT_COLUMNS = 80;
-const DEFAULT_ROWS = 24;
 
 /** So many steps are named of those that were done, and of those that were not. */
 const STEPS_TOLD = 20;
