@@ -4,12 +4,13 @@
 // its session are its pid. The process table is `processes.ts`; here it is part of what a supervisor
 // needs of a system.
 
-import { accessSync, constants, statSync } from "node:fs";
+import { accessSync, closeSync, constants, statSync } from "node:fs";
 import { setPriority } from "node:os";
 
 import { descriptorLimit, nextDescriptor } from "./host/own.ts";
 import { OrchestratorError, systemCode } from "./errors.ts";
 import { type MemoryKills, MemoryWatch } from "./host/memory.ts";
+import { openPipe, type OutputReader, type Pipe } from "./host/pipe.ts";
 import type { Exit } from "./model.ts";
 import {
   type ProcessEntry,
@@ -144,16 +145,21 @@ function spawn(request: SpawnRequest, onFault: (error: unknown) => void): Spawne
     if (!isStarted) early = exit;
     else request.onExit(exit);
   };
-  let child: Bun.Subprocess<"ignore", "pipe", "pipe">;
+  let child: Bun.Subprocess<"ignore", "pipe" | number, "pipe" | number>;
+  let [stderrPipe, stdoutPipe]: (Pipe | undefined)[] = [];
   try {
+    // A reader reads at once. Were stderr's the later one, then of what a child prints between the two
+    // the complaint would be first; so it is the earlier one, and is asked second if both have some.
+    stderrPipe = openPipe();
+    stdoutPipe = openPipe();
     child = Bun.spawn({
       cmd: [program, ...(request.args ?? [])],
       env: { ...request.env },
       ...(cwd === undefined ? {} : { cwd }),
       ...(cgroup === undefined ? {} : { cgroup }),
       stdin: "ignore",
-      stdout: "pipe",
-      stderr: "pipe",
+      stdout: stdoutPipe?.end ?? "pipe",
+      stderr: stderrPipe?.end ?? "pipe",
       detached: true,
       onExit: (_child, code, signal) => {
         exited({
@@ -163,16 +169,17 @@ function spawn(request: SpawnRequest, onFault: (error: unknown) => void): Spawne
       },
     });
   } catch (error) {
+    for (const pipe of [stderrPipe, stdoutPipe]) pipe?.reader.cancel().catch(onFault);
     throw new OrchestratorError("cannot_run", `Cannot run ${JSON.stringify(request.path)}`, {
       cause: explain(error, program),
     });
+  } finally {
+    for (const pipe of [stderrPipe, stdoutPipe]) if (pipe !== undefined) closeSync(pipe.end);
   }
   isStarted = true;
   if (early !== undefined) queueMicrotask(() => request.onExit(early as Exit));
-  // A reader reads at once. Were stderr's the later one, then of what a child prints between the two
-  // the complaint would be first; so it is the earlier one, and is asked second if both have some.
-  const stderr = child.stderr.getReader();
-  const stdout = child.stdout.getReader();
+  const stderr = stderrPipe?.reader ?? readerOf(child.stderr);
+  const stdout = stdoutPipe?.reader ?? readerOf(child.stdout);
   const pumps = [
     pump(stdout, (chunk) => request.onOutput("stdout", chunk)),
     pump(stderr, (chunk) => request.onOutput("stderr", chunk)),
@@ -201,8 +208,13 @@ function startOf(pid: number): number | undefined {
   }
 }
 
+/** Of the sockets that Bun makes where there are no pipes. */
+function readerOf(stream: unknown): OutputReader {
+  return (stream as ReadableStream<Uint8Array<ArrayBuffer>>).getReader();
+}
+
 async function pump(
-  reader: { read(): Promise<{ done: boolean; value?: Uint8Array | undefined }> },
+  reader: OutputReader,
   take: (chunk: Uint8Array) => Promise<void> | undefined,
 ): Promise<void> {
   for (;;) {

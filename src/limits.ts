@@ -103,6 +103,12 @@ export const KILL_WAIT_MS = 5_000;
 /** One line of captured output; a longer one is cut into pieces of this size. */
 export const MAX_OUTPUT_LINE_BYTES: number = 64 * KIB;
 
+/** What a pipe for output holds, where the system gives so much: a program waits less often. */
+export const WIDE_PIPE_BYTES: number = 256 * KIB;
+
+/** Pipes of that size. All pipes of a user share 64 MiB; beyond it the system gives each of them 8 KiB. */
+export const MAX_WIDE_PIPES = 128;
+
 /** Pieces in which a line without an end is kept until they are joined: each is an object of its own. */
 export const MAX_LINE_PIECES = 64;
 

@@ -45,6 +45,26 @@ describe("Host.spawn()", () => {
     expect(output).toBe("/usr/bin\n[a b][][$HOME][é\n]");
   });
 
+  test("gives a program pipes: it can open /dev/stdout and /dev/stderr", async () => {
+    const script = "readlink /proc/$$/fd/1 | cut -d: -f1; echo a >/dev/stdout; echo b >/dev/stderr";
+    const { output } = await run({ path: "sh", args: ["-c", script] });
+    expect(output.split("\n").sort()).toEqual(["", "a", "b", "pipe"]);
+  });
+
+  test("takes what Bun has where there are no pipes", async () => {
+    const program = join(import.meta.dir, "fixtures/pipeless.ts");
+    const { output } = await run({ path: process.execPath, args: [program] });
+    expect(output).toBe("stdout: socket\nstderr: complaint\n");
+  });
+
+  test("refuses a start without descriptors, and leaves none open", async () => {
+    const program = join(import.meta.dir, "fixtures/refused.ts");
+    const args = ["-c", 'ulimit -n 64; exec "$@"', "sh", process.execPath, program];
+    const told = JSON.parse((await run({ path: "sh", args })).output) as string[];
+    expect(told.length).toBeGreaterThan(3);
+    expect(new Set(told)).toEqual(new Set(["true,true"]));
+  });
+
   test("tells when the process began", () => {
     const { pid, startTicks } = nursery.run("sleep", "1000");
     expect(readProcess(pid)?.startTicks).toBe(startTicks as number);

@@ -32,6 +32,7 @@ const DOORS = [
   "host/credentials.ts",
   "host/code.ts",
   "host/libc.ts",
+  "host/pipe.ts",
 ];
 const ENTRY_POINTS = [
   "main.ts",
