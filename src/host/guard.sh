@@ -26,9 +26,9 @@ done
 
 [ -z "$cgroup" ] || echo 1 >"$cgroup/cgroup.kill"
 if printf 'a\0b\0' | grep -qsz '^b$'; then
-  marked() { grep -lsz "^VEECLE_RUNTIME_RUN=$run\." /proc/[0-9]*/environ; }
+  marked() { exec grep -lsz "^VEECLE_RUNTIME_RUN=$run\." /proc/[0-9]*/environ; }
 else
-  marked() { grep -lsF "VEECLE_RUNTIME_RUN=$run." /proc/[0-9]*/environ; }
+  marked() { exec grep -lsF "VEECLE_RUNTIME_RUN=$run." /proc/[0-9]*/environ; }
 fi
 
 # Sets "members" to everything of ours that lives, and "groups" to the process groups of our sessions.
@@ -41,13 +41,18 @@ find_members() {
     members="$members $pid"
     eval "member_$pid=$look"
   done
-  stats=$(cat /proc/[0-9]*/stat)
+  # Without the threads of the kernel, which have neither parent nor session of ours.
+  stats=$(LC_ALL=C exec grep -hsv '^[0-9]* (.*) . 2 0 0 0 -1 [0-9 -]*$' /proc/[0-9]*/stat) table=
   set -f
-  each_line drop_stranger
+  each_line note
   known=none
   until [ "$known" = "$members" ]; do
     known=$members
-    each_line admit
+    for entry in $table; do
+      IFS=:
+      admit $entry
+    done
+    IFS=" $newline"
   done
   set +f
 }
@@ -65,23 +70,24 @@ each_line() {
   IFS=" $newline"
 }
 
-# A leader that began at another time is a stranger, to whom the number of a session of ours went.
-drop_stranger() {
-  eval "told=\${told_$1-}"
-  [ "$told" ] || return
+# Puts a process that lives into "table" as pid:parent:group:session. A leader that began at another time
+# is a stranger, to whom the number of a session of ours went.
+note() {
+  numbers=${2#*) }
+  case $numbers in *') '*) numbers=${numbers##*) } ;; esac # slow in dash, for names with such in them
   IFS=' '
-  set -- "$1" ${2##*) } # pid state parent group session …
-  [ "$told" = "${21}" ] || unset "told_$1"
+  set -- "$1" $numbers # pid state parent group session …
+  eval "told=\${told_$1-}"
+  [ -z "$told" ] || [ "$told" = "${21}" ] || unset "told_$1"
+  case $2${19} in Z0 | Z1 | X*) return ;; esac # ended; with further threads, it has not
+  table="$table $1:$3:$4:$5"
 }
 
 admit() {
-  eval "[ \"\${member_$1-}\" = $look ]" && return
-  IFS=' '
-  set -- "$1" ${2##*) }
-  case $2${19} in Z0 | Z1 | X*) return ;; esac # ended; with further threads, it has not
-  eval "told=\${told_$5-} parent=\${member_$3-} leader=\${member_$5-}"
+  eval "mine=\${member_$1-} told=\${told_$4-} parent=\${member_$2-} leader=\${member_$4-}"
+  [ "$mine" != $look ] || return
   if [ "$told" ]; then
-    groups="$groups -$4"
+    groups="$groups -$3"
   elif [ "$parent" != $look ] && [ "$leader" != $look ]; then
     return
   fi
