@@ -162,7 +162,6 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     claimState(state.store, runId);
     orchestrator.journal.record("daemon_started", undefined, { pid: process.pid, before });
     // Nothing may fail from here on: what is started would outlive us. Nobody is served before.
-    compileAsUsual(); // until here everything was run once
     orchestrator.restore(instances, links);
     log.target("control").info("run", "listening", { socket: formatAddress(listener.address) });
     const warning = tcpWarning(options);
@@ -179,6 +178,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     });
     const notifier = await openNotifier(options.env, daemonLog);
     notifier?.ready();
+    compileAsUsual(); // until here little was run often, and whoever compiles would keep programs waiting
     let ending: Promise<void> | undefined;
     const end = async (): Promise<void> => {
       notifier?.stopping();
