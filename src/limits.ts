@@ -320,6 +320,9 @@ export const MAX_GUARD_BACKLOG_BYTES: number = 64 * KIB;
 /** Events in the state: weeks of a quiet daemon, and read whole within some milliseconds. */
 export const MAX_EVENTS = 10_000;
 
+/** Numbers of events that are not given again after a killed daemon: more than it can tell in seconds. */
+export const SKIPPED_EVENTS = 100_000;
+
 /** Age of an event in the state: who looks for the cause of something looks within a month. */
 export const MAX_EVENT_AGE_MS: number = 30 * 24 * 3_600_000;
 

@@ -24,6 +24,7 @@ import {
   MAX_EVENT_AGE_MS,
   MAX_EVENTS,
   MAX_STATE_LOG_BYTES,
+  SKIPPED_EVENTS,
   STATE_LOG_BYTES,
 } from "./limits.ts";
 import type { InstanceId, LinkKey } from "./model.ts";
@@ -185,6 +186,14 @@ export class Store {
     const found = this.#selectEvents("*", query, `ORDER BY seq ${order} LIMIT ?5`, count);
     const events = found.map(decodeEvent);
     return first === undefined ? events.reverse() : events;
+  }
+
+  /**
+   * Leaves out numbers: events that a killed daemon has told, and could not keep any more, had the next
+   * ones, and who has heard them asks for those behind.
+   */
+  skipEvents(): void {
+    this.#lastSeq += SKIPPED_EVENTS;
   }
 
   /** The greatest `seq` before those events; where there are none of them, of all. @throws as `events()` */
@@ -372,11 +381,11 @@ export class Store {
     this.#unpruned = 0;
     this.#prunedAt = time;
     // The newest stays, whatever its time: the next `seq` is counted from it.
-    this.#change("DELETE FROM events WHERE seq < ?1 AND (seq <= ?2 OR time < ?3)", [
-      seq,
-      seq - MAX_EVENTS,
-      time - MAX_EVENT_AGE_MS,
-    ]);
+    this.#change(
+      `DELETE FROM events WHERE seq < ?1 AND (time < ?2 OR seq <=
+       (SELECT seq FROM events ORDER BY seq DESC LIMIT 1 OFFSET ${MAX_EVENTS}))`,
+      [seq, time - MAX_EVENT_AGE_MS],
+    );
   }
 }
 

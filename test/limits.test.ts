@@ -110,7 +110,7 @@ const ELSEWHERE: Partial<Record<Limit, readonly [file: string, title: string]>> 
 const REFUSES_NOBODY: Readonly<Record<string, readonly Limit[]>> = {
   "the peer is not read until there is room": ["MAX_PIPELINED_BYTES", "MAX_RESPONSE_BACKLOG_BYTES", "MAX_HELD_ANSWERS", "MAX_PENDING_CONTROL", "MAX_SPOOL_BYTES", "MAX_TOTAL_SPOOL_BYTES", "MIN_SPOOL_BYTES"],
   "something is dropped and counted": ["MAX_QUEUE_BYTES", "MAX_FOLLOWER_BYTES", "MAX_TELEMETRY_BYTES", "MAX_LOG_BACKLOG_BYTES", "MAX_LOG_CAUSES", "MAX_UNREAD_NOTICE_BYTES"],
-  "something old is forgotten": ["TYPE_TABLE_SLOTS", "OUTPUT_FILE_BYTES", "OUTPUT_FILES", "MAX_EVENTS", "MAX_EVENT_AGE_MS"],
+  "something old is forgotten": ["TYPE_TABLE_SLOTS", "OUTPUT_FILE_BYTES", "OUTPUT_FILES", "MAX_EVENTS", "SKIPPED_EVENTS", "MAX_EVENT_AGE_MS"],
   "something is cut, and that is told": ["MAX_OUTPUT_LINE_BYTES", "MAX_LOG_TEXT", "MAX_CONTROL_ERROR", "MAX_EVENT_BYTES", "LAST_WORDS_BYTES", "MAX_SHOWN_LINE", "MAX_NAMED_PROCESSES"],
   "a silent or lost peer is let go": ["FIRST_REQUEST_MS", "HANDSHAKE_MS", "UPLOAD_IDLE_MS", "KEEP_ALIVE_MS", "LINGER_MS", "CONNECT_TIMEOUT_MS", "ANSWER_TIMEOUT_MS", "LEAST_ANSWER_MS"],
   "an instance has failed, or is killed": ["MAX_RESTARTS", "RESTART_WINDOW_MS", "STOP_GRACE_MS", "KILL_WAIT_MS"],

@@ -210,6 +210,18 @@ describe.each(["a file", ":memory:"])("Store in %s", (where) => {
       store.close();
     });
 
+    test("are bounded in number also where numbers were left out", () => {
+      const store = open();
+      for (let i = 0; i < 2 * EVENT_PRUNE_COUNT; i++) {
+        if (i === EVENT_PRUNE_COUNT + 1) store.skipEvents();
+        store.addEvent(event("tick", NOW + i));
+      }
+      const seqs = store.events({ last: MAX_EVENTS }).map(({ seq }) => seq);
+      expect(seqs).toHaveLength(2 * EVENT_PRUNE_COUNT);
+      expect(seqs[EVENT_PRUNE_COUNT + 1]).toBeGreaterThan(EVENT_PRUNE_COUNT + MAX_EVENTS);
+      store.close();
+    });
+
     test("are bounded in age, and counted on when all are too old", () => {
       const store = open();
       for (let i = 0; i < 5; i++) store.addEvent(event("old"));

@@ -93,6 +93,7 @@ export async function takeOver(
   const former = store.get("run_id");
   const wasStopped = store.get("ended") === "stopped";
   if (former !== undefined && !wasStopped) {
+    store.skipEvents();
     const runs = instances.flatMap(({ run }) => run ?? []);
     const left = await recover(host, { runId: former, runs, bootId: bootId() }, KILL_WAIT_MS);
     if (left.length > 0) {

@@ -182,6 +182,25 @@ describe("What is asked for", () => {
     }));
 });
 
+test("who asks for what is behind an event that a killed daemon has told misses nothing (P-50)", () =>
+  withFolder(async (folder, launch) => {
+    const path = join(folder, "veecle-orchestrator.socket");
+    const id = crypto.randomUUID();
+    const before = launch(["--state-dir", join(folder, "state")]);
+    const control = await before.control(path);
+    await control.ok({ Add: { id, path: "/bin/sleep", args: ["1000"] } });
+    const follower = await before.control(path);
+    await follower.ok({ Events: { follow: true } });
+    await control.ok({ Start: { id } });
+    const { detail } = (await upTo(follower, "started")).at(-1) as EventInfo;
+    process.kill(detail["pid"] as number, "SIGKILL");
+    const { seq } = (await upTo(follower, "exited")).at(-1) as EventInfo;
+    await before.end("SIGKILL"); // sooner than what happens by itself is written
+    const next = await launch(["--state-dir", join(folder, "state")]).control(path);
+    await next.ok({ Events: { after: seq } });
+    expect(kinds(decodeFrames(await next.wire.rest()))[0]).toBe("daemon_started");
+  }));
+
 describe("The events of an instance", () => {
   test("tell of its whole life (P-50)", () =>
     withDaemon(async (daemon) => {
