@@ -13,5 +13,5 @@ test("More waits for everybody than there is room for, and others notice nothing
 });
 
 test("A daemon without memory drops what waits, and goes on", async () => {
-  expect(misses(await scarce({ instances: 200, messages: 50_000 }), "sane")).toEqual([]);
+  expect(misses(await scarce({ instances: 200, messages: 200_000 }), "sane")).toEqual([]);
 });
