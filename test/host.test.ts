@@ -51,6 +51,16 @@ describe("Host.spawn()", () => {
     expect(output.split("\n").sort()).toEqual(["", "a", "b", "pipe"]);
   });
 
+  test.skipIf(process.getuid?.() !== 0)(
+    "lets a program that has become another user open /dev/stdout and /dev/stderr",
+    async () => {
+      const script = "echo a >/dev/stdout; echo b >/dev/stderr; echo c | tee /dev/stderr";
+      const args = ["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script];
+      const { output } = await run({ path: "setpriv", args });
+      expect(output.split("\n").sort()).toEqual(["", "a", "b", "c", "c"]);
+    },
+  );
+
   test("takes what Bun has where there are no pipes", async () => {
     const program = join(import.meta.dir, "fixtures/pipeless.ts");
     const { output } = await run({ path: process.execPath, args: [program] });

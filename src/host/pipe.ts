@@ -5,7 +5,7 @@
 // sockets have to do.
 
 import { ptr } from "bun:ffi";
-import { closeSync } from "node:fs";
+import { closeSync, fchmodSync } from "node:fs";
 
 import { MAX_WIDE_PIPES, WIDE_PIPE_BYTES } from "../limits.ts";
 import { openLibc } from "./libc.ts";
@@ -15,6 +15,12 @@ const O_CLOEXEC = 0o2000000;
 const O_NONBLOCK = 0o4000;
 const F_SETFL = 4;
 const F_SETPIPE_SZ = 1031;
+
+/**
+ * A program that has become another user may open it anew as well. Only who has it can: the way there
+ * is `/proc/PID/fd`, which is closed to others.
+ */
+const MODE = 0o622;
 
 /** Reads what somebody prints. */
 export interface OutputReader {
@@ -56,6 +62,7 @@ function findPipes(): () => Pipe | undefined {
     const [from, end] = ends as unknown as [number, number];
     try {
       libc.fcntl(from, F_SETFL, O_NONBLOCK);
+      fchmodSync(end, MODE);
       const isWide = wide < MAX_WIDE_PIPES && libc.fcntl(from, F_SETPIPE_SZ, WIDE_PIPE_BYTES) >= 0;
       const reader = Bun.file(from).stream().getReader();
       if (isWide) {
