@@ -4,7 +4,7 @@
 // its session are its pid. The process table is `processes.ts`; here it is part of what a supervisor
 // needs of a system.
 
-import { accessSync, closeSync, constants, statSync } from "node:fs";
+import { accessSync, closeSync, constants, openSync, readSync, statSync } from "node:fs";
 import { setPriority } from "node:os";
 
 import { descriptorLimit, nextDescriptor } from "./host/own.ts";
@@ -268,15 +268,47 @@ function misfit(path: string): string | undefined {
 function explain(error: unknown, path: string): unknown {
   switch (systemCode(error)) {
     case "ENOENT":
-      return statSync(path, { throwIfNoEntry: false }) === undefined
-        ? error
-        : new Error("the interpreter or loader that it names does not exist");
+      if (statSync(path, { throwIfNoEntry: false }) === undefined) return error;
+      return new Error(`${interpreterOf(path)} does not exist`);
     case "EACCES":
-      return new Error(misfit(path) ?? "permission denied (is it executable?)");
+      return new Error(misfit(path) ?? barrier(path));
     case "ENOEXEC":
       return new Error("not a program that this machine can run");
+    case "ETXTBSY":
+      return new Error("somebody has the file open to write to it");
     default:
       return error;
+  }
+}
+
+/** What keeps us from running a file, as far as one can tell. */
+function barrier(path: string): string {
+  try {
+    accessSync(path, constants.X_OK);
+  } catch {
+    return "permission denied (is it executable?)";
+  }
+  return `permission denied (${interpreterOf(path)} is no program, or its disk is mounted noexec)`;
+}
+
+/** What the first line of a script names, as the system reads it: a `\r` at its end is part of it. */
+function interpreterOf(path: string): string {
+  const unknown = "the interpreter or loader that it names";
+  let fd: number;
+  try {
+    fd = openSync(path, "r");
+  } catch {
+    return unknown; // it may be run and not read
+  }
+  try {
+    const start = Buffer.alloc(256); // as much as the system looks at
+    const text = start.toString("utf8", 0, readSync(fd, start));
+    const name = /^#![ \t]*([^ \t\n\0]+)/.exec(text)?.[1];
+    return name === undefined ? unknown : `the interpreter ${JSON.stringify(name)} that it names`;
+  } catch {
+    return unknown;
+  } finally {
+    closeSync(fd);
   }
 }
 

@@ -167,6 +167,15 @@ export function mendingOf(reasons: string, path: string): string | undefined {
   if (reasons.includes("not a program")) {
     return "build it for this machine; a script begins with #! and its interpreter";
   }
+  if (reasons.includes("mounted noexec")) {
+    return "mend its first line, or move it to a disk from which programs may be run";
+  }
+  if (reasons.includes('\\r" that it names')) {
+    return `end its lines as Unix does: sed -i 's/\\r$//' ${shellWord(path)}`;
+  }
+  if (reasons.includes("open to write")) {
+    return "start it again when that is done";
+  }
   if (reasons.includes("the interpreter")) {
     return "install what its first line names, or build it for this machine";
   }

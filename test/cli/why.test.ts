@@ -110,6 +110,20 @@ const table: [name: string, given: Case, why: string, next: string | null][] = [
         "install what its first line names, or build it for this machine.",
       ],
       [
+        'the interpreter "/bin/sh" that it names does not exist',
+        "install what its first line names, or build it for this machine.",
+      ],
+      [
+        'the interpreter "/bin/sh\\r" that it names does not exist',
+        "end its lines as Unix does: sed -i 's/\\r$//' '/opt/it'\\''s here'.",
+      ],
+      [
+        'permission denied (the interpreter "/etc/passwd" that it names is no program, or its disk ' +
+          "is mounted noexec)",
+        "mend its first line, or move it to a disk from which programs may be run.",
+      ],
+      ["somebody has the file open to write to it", "start it again when that is done."],
+      [
         "not a program that this machine can run",
         "build it for this machine; a script begins with #! and its interpreter.",
       ],

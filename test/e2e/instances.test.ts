@@ -1,7 +1,16 @@
 // Instances: how processes start, end, are stopped, and what they get from the daemon.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync } from "node:fs";
+import {
+  closeSync,
+  copyFileSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 
 import { type Daemon, withDaemon } from "../support/daemon.ts";
@@ -217,13 +226,31 @@ describe("A start", () => {
         ["/dev/null", "it is not a regular file"],
         [notExecutable, "permission denied (is it executable?)"],
         [
-          daemon.script("#!/nowhere/interpreter\n"),
-          "the interpreter or loader that it names does not exist",
+          daemon.script("#!/nowhere/interpreter -x\n"),
+          'the interpreter "/nowhere/interpreter" that it names does not exist',
+        ],
+        [
+          daemon.script("#! /bin/sh\r\n"),
+          'the interpreter "/bin/sh\\r" that it names does not exist',
+        ],
+        [
+          daemon.script("#!/etc/passwd\n"),
+          'permission denied (the interpreter "/etc/passwd" that it names is no program, or its disk ' +
+            "is mounted noexec)",
         ],
         [daemon.script("\u007fELF nothing"), "not a program that this machine can run"],
         ["no-program-of-this-name", "no such program in PATH"],
       ];
       for (const [path, reason] of reasons) await expectCannotRun(daemon, path, reason);
+    }));
+
+  test("of a program that is still being written says so", () =>
+    withDaemon(async (daemon) => {
+      const path = join(daemon.folder, "half");
+      copyFileSync("/bin/true", path);
+      const fd = openSync(path, "a");
+      await expectCannotRun(daemon, path, "somebody has the file open to write to it");
+      closeSync(fd);
     }));
 
   test("of a path that cannot even be looked up says why", () =>
