@@ -274,6 +274,8 @@ function explain(error: unknown, path: string): unknown {
       return new Error(misfit(path) ?? barrier(path));
     case "ENOEXEC":
       return new Error("not a program that this machine can run");
+    case "EAGAIN":
+      return new Error("this user may have no more processes");
     case "ETXTBSY":
       return new Error("somebody has the file open to write to it");
     default:

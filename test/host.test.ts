@@ -75,6 +75,12 @@ describe("Host.spawn()", () => {
     expect(new Set(told)).toEqual(new Set(["true,true"]));
   });
 
+  test("says that there are too many processes", async () => {
+    const program = join(import.meta.dir, "fixtures/crowded.ts");
+    const { output } = await run({ path: process.execPath, args: [program] });
+    expect(output).toBe('Cannot run "/bin/true": this user may have no more processes');
+  });
+
   test("tells when the process began", () => {
     const { pid, startTicks } = nursery.run("sleep", "1000");
     expect(readProcess(pid)?.startTicks).toBe(startTicks as number);

@@ -167,6 +167,11 @@ export function mendingOf(reasons: string, path: string): string | undefined {
   if (reasons.includes("not a program")) {
     return "build it for this machine; a script begins with #! and its interpreter";
   }
+  const isCrowded = reasons.includes("no more processes");
+  if (isCrowded || reasons.includes("too many open files")) {
+    const limit = isCrowded ? "ulimit -u, or TasksMax=" : "ulimit -Hn, or LimitNOFILE=";
+    return `stop another one, or raise the daemon's limit: ${limit} in its unit`;
+  }
   if (reasons.includes("mounted noexec")) {
     return "mend its first line, or move it to a disk from which programs may be run";
   }

@@ -122,6 +122,14 @@ const table: [name: string, given: Case, why: string, next: string | null][] = [
           "is mounted noexec)",
         "mend its first line, or move it to a disk from which programs may be run.",
       ],
+      [
+        "this user may have no more processes",
+        "stop another one, or raise the daemon's limit: ulimit -u, or TasksMax= in its unit.",
+      ],
+      [
+        "too many open files",
+        "stop another one, or raise the daemon's limit: ulimit -Hn, or LimitNOFILE= in its unit.",
+      ],
       ["somebody has the file open to write to it", "start it again when that is done."],
       [
         "not a program that this machine can run",
