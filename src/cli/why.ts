@@ -78,7 +78,7 @@ export function explain(facts: Facts, nameOfId: NameOf, nowMs: number): Explanat
     lastLine === undefined
       ? "It printed nothing."
       : `Its last line: "${shorten(lastLine.line, MAX_SHOWN_LINE)}".`;
-  const ended = endWords(instance, exited, nowMs);
+  const ended = endWords(instance, exited, events, nowMs);
   const mended = (reason: string): string => mendingWords(reason, instance);
   const next = { start: `start ${name}`, stop: `stop ${name}`, logs: `logs ${name}` };
   switch (runtime.state) {
@@ -147,18 +147,43 @@ function mendingWords(reason: string, { name, runtime }: Chosen): string {
   return mending === undefined ? "" : ` To mend that, ${mending}.`;
 }
 
-/** How and when the last run ended. */
-function endWords({ name, runtime }: Chosen, exited: EventInfo | undefined, nowMs: number): string {
+/** How and when the last run ended, and what became of all that it had started. */
+function endWords(
+  { name, runtime }: Chosen,
+  exited: EventInfo | undefined,
+  events: readonly EventInfo[],
+  nowMs: number,
+): string {
   const how = runtime.exit === null ? "" : ` (${exitWords(runtime.exit)})`;
   if (exited === undefined) return `${name} has ended${how}.`;
   const { detail, time } = exited;
   const ago = `${formatDuration(nowMs - time)} ago`;
-  if (detail["stopping"] === true) return `${name} was stopped ${ago}${how}.`;
+  const ofRun = (sought: string): EventInfo | undefined =>
+    events.findLast(({ kind, detail: { pid } }) => kind === sought && pid === detail["pid"]);
+  if (detail["stopping"] === true) {
+    const killed = ofRun("stopped")?.detail["killed"];
+    const asked = killed === undefined ? undefined : ofRun("stopping");
+    const rest = asked === undefined ? "" : ` ${stubbornWords(String(killed), asked)}`;
+    return `${name} was stopped ${ago}${how}.${rest}`;
+  }
   const ran = `after it had run for ${formatDuration(Number(detail["ran_ms"] ?? 0))}`;
   const verb = detail["code"] === 0 ? "ended by itself" : "crashed";
   const kills = memoryKills(detail);
   const cause = kills === undefined ? "" : ` That may have been it: ${kills}.`;
-  return `${name} ${verb} ${ago}${how}, ${ran}.${cause}`;
+  const behind = ofRun("swept") === undefined ? "" : ` ${LEFT_BEHIND}`;
+  return `${name} ${verb} ${ago}${how}, ${ran}.${cause}${behind}`;
+}
+
+const LEFT_BEHIND =
+  "It left processes behind, which were killed: a program must not go into the background.";
+
+/** What outlived its leader and the grace of a stop. */
+function stubbornWords(killed: string, { detail }: EventInfo): string {
+  const signal = String(detail["signal"]);
+  const grace = formatDuration(Number(detail["grace_ms"]));
+  const told = `What it had started did not end within ${grace} of ${signal} and was killed: ${killed}.`;
+  if (signal !== "SIGINT") return told;
+  return `${told} Commands that a shell runs in the background ignore SIGINT; --stop-signal SIGTERM reaches them.`;
 }
 
 function running({ instance, links }: Facts, nameOfId: NameOf, nowMs: number): Explanation {

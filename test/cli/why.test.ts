@@ -48,6 +48,60 @@ const table: [name: string, given: Case, why: string, next: string | null][] = [
     "start ping",
   ],
   [
+    "stopped, with some that had to be killed",
+    {
+      runtime: { exit: { signal: "SIGINT" }, stop_signal: "SIGINT" },
+      events: [
+        event("stopping", 6, { signal: "SIGINT", grace_ms: 5_000, pid: 7 }),
+        event("exited", 6, { pid: 7, signal: "SIGINT", ran_ms: 10, stopping: true }),
+        event("stopped", 1, { pid: 7, killed: "8 (sleep)" }),
+      ],
+    },
+    "ping was stopped 6 s ago (signal SIGINT). What it had started did not end within 5 s of SIGINT " +
+      "and was killed: 8 (sleep). Commands that a shell runs in the background ignore SIGINT; " +
+      "--stop-signal SIGTERM reaches them.",
+    "start ping",
+  ],
+  [
+    "stopped by another signal, with some that had to be killed",
+    {
+      runtime: { exit: { code: 0 }, stop_signal: "SIGTERM" },
+      events: [
+        event("stopping", 6, { signal: "SIGTERM", grace_ms: 500, pid: 7 }),
+        event("exited", 6, { pid: 7, code: 0, ran_ms: 10, stopping: true }),
+        event("stopped", 1, { pid: 7, killed: "8 (sleep)" }),
+      ],
+    },
+    "ping was stopped 6 s ago (code 0). What it had started did not end within 500 ms of SIGTERM and " +
+      "was killed: 8 (sleep).",
+    "start ping",
+  ],
+  [
+    "ended, with processes left behind",
+    {
+      runtime: { exit: { code: 0 } },
+      events: [
+        event("exited", 3, { pid: 7, code: 0, ran_ms: 20, stopping: false }),
+        event("swept", 2, { pid: 7 }),
+      ],
+      line: "starting",
+    },
+    "ping ended by itself 3 s ago (code 0), after it had run for 20 ms. It left processes behind, " +
+      "which were killed: a program must not go into the background. It is not started again, since " +
+      'its policy is no. Its last line: "starting".',
+    "start ping",
+  ],
+  [
+    "crashed, where the run before had left processes behind",
+    {
+      runtime: { exit: { signal: "SIGSEGV" } },
+      events: [event("swept", 9, { pid: 6 }), event("started", 8, { pid: 7 }), CRASH],
+    },
+    "ping crashed 3 s ago (signal SIGSEGV), after it had run for 3.2 s. It is not started again, " +
+      "since its policy is no. It printed nothing.",
+    "start ping",
+  ],
+  [
     "crashed",
     { runtime: { exit: { signal: "SIGSEGV" } }, events: [CRASH], line: "no can0" },
     "ping crashed 3 s ago (signal SIGSEGV), after it had run for 3.2 s. It is not started again, " +
