@@ -5,7 +5,6 @@
 //   end:    no new control connections → instances stop → telemetry is handed over → state is
 //           closed → sockets and folder are removed → the log is written out
 
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import {
@@ -24,7 +23,7 @@ import { bindDatagram, type DatagramSocket, numbered } from "./datagram.ts";
 import { hinted, messageChain, OrchestratorError } from "./errors.ts";
 import { makePrivateFolder } from "./files.ts";
 import { LineWriter } from "./files/lines.ts";
-import { descriptorLimit, isSignalIgnored } from "./host/own.ts";
+import { descriptorLimit, isSignalIgnored, ownStatus, restoreSignals } from "./host/own.ts";
 import { Guard } from "./host/guard.ts";
 import { Histories } from "./output/history.ts";
 import { type Host, systemHost } from "./host.ts";
@@ -427,7 +426,8 @@ class Signals {
       process.on(signal, () => log.write(`received ${signal}, which means nothing here\n`));
     }
     // A closed terminal ends the daemon as SIGTERM does, unless it was started with nohup.
-    const status = readFileSync("/proc/self/status", "utf8");
+    const status = ownStatus();
+    restoreSignals(status);
     if (!isSignalIgnored(status, 1)) process.on("SIGHUP", onSignal);
   }
 }

@@ -54,6 +54,30 @@ async function expectCannotRun(daemon: Daemon, path: string, reason: string): Pr
   expect(await daemon.runtime(id)).toMatchObject({ running: false, pid: null, exit: null });
 }
 
+describe("What whoever started the daemon has done to signals", () => {
+  test("does not hide how a process has ended, if SIGCHLD was ignored", () =>
+    withDaemon(
+      async (daemon) => {
+        const id = await daemon.add(daemon.script("#!/bin/sh\nexit 7\n"));
+        await daemon.start(id);
+        expect((await daemon.ended(id)).exit).toEqual({ code: 7 });
+      },
+      { limits: 'set -- env --ignore-signal=CHLD "$@"' },
+    ));
+
+  test("does not keep a stop from a process, if its signal was blocked or ignored", () =>
+    withDaemon(
+      async (daemon) => {
+        const id = crypto.randomUUID();
+        await daemon.ok({ Add: { id, path: "/bin/sleep", args: ["1000"] } });
+        await daemon.start(id);
+        await daemon.stop(id);
+        expect((await daemon.runtime(id)).exit).toEqual({ signal: "SIGINT" });
+      },
+      { limits: `trap '' INT; set -- env --block-signal=INT --block-signal=TERM "$@"` },
+    ));
+});
+
 describe("The end of a process", () => {
   test.each([
     ["code", "0", { code: 0 }],
