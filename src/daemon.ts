@@ -165,6 +165,15 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     log.target("control").info("run", "listening", { socket: formatAddress(listener.address) });
     const warning = tcpWarning(options);
     if (warning !== undefined) daemonLog.warn("run", warning);
+    if (process.pid === 1) {
+      daemonLog.warn(
+        "run",
+        "what loses its parent is not reaped: this is the first process of a container",
+        {
+          hint: "put an init before it, as docker run --init does",
+        },
+      );
+    }
     if (state.isKept) daemonLog.info("run", "keeping state", { folder: state.folder });
     else daemonLog.info("run", "keeping no state after the end");
     const rest = new Rest({

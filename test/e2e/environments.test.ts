@@ -1,6 +1,7 @@
 // R9: where a daemon cannot start, it says so in one message and leaves nothing.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import {
@@ -9,7 +10,7 @@ import {
   refuse,
   serve,
 } from "../experiments/environments.ts";
-import { withFolder } from "../support/daemon.ts";
+import { Launched, withFolder } from "../support/daemon.ts";
 
 setDefaultTimeout(60_000);
 
@@ -29,6 +30,31 @@ describe("A daemon serves in spite of", () => {
     expect(await serve(name)).toBeLessThan(SANE_MS);
   });
 });
+
+const NAMESPACE = ["unshare", "--fork", "--pid", "--mount-proc"];
+
+function mayMakeNamespaces(): boolean {
+  try {
+    return Bun.spawnSync([...NAMESPACE, "true"]).success;
+  } catch {
+    return false; // there is no such program
+  }
+}
+
+test.skipIf(!mayMakeNamespaces())("A daemon that is the first process of a container says so", () =>
+  withFolder(async (folder) => {
+    const env = { XDG_RUNTIME_DIR: folder };
+    const unshare = new Launched(["--ephemeral"], env, NAMESPACE);
+    const control = await unshare.control(join(folder, "veecle-orchestrator.socket"));
+    control.wire.close();
+    const { pid } = unshare.process;
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8");
+    process.kill(Number(children), "SIGTERM");
+    const { code, stderr } = await unshare.end();
+    expect(code).toBe(0);
+    expect(stderr).toContain("is not reaped: this is the first process of a container");
+  }),
+);
 
 test("A start that came to nothing is not taken for a daemon that was killed", () =>
   withFolder(async (folder, launch) => {
