@@ -71,6 +71,14 @@ export class LineScanner {
     }
   }
 
+  /** Gives up the unfinished line: no more of it comes. */
+  takePending(): Buffer {
+    const pending = this.#partial.subarray(0, this.#filled);
+    this.#partial = Buffer.alloc(0);
+    this.#filled = 0;
+    return pending;
+  }
+
   #visitPartial(): void {
     const line = Buffer.from(this.#partial.subarray(0, this.#filled));
     this.#filled = 0;

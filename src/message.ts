@@ -150,6 +150,8 @@ export interface MessageReader {
   readonly dialect: Dialect;
   /** @throws `bad_request` or `limit_exceeded`: the connection is then lost */
   push(chunk: Buffer): void;
+  /** No more comes. A last line that lacks only its newline is read; what is cut is nobody's. */
+  finish(): void;
 }
 
 /** The usual line of a `Storable` whose fields came in some other legal form. */

@@ -237,7 +237,11 @@ export class Port implements MessageSink {
   #readRest(connection: Connection): void {
     const rest = this.#rest;
     this.#rest = undefined;
-    if (rest !== undefined && this.#connection === connection) this.#read(connection, rest);
+    if (this.#connection !== connection) return;
+    if (rest !== undefined) this.#read(connection, rest);
+    this.#reader?.finish();
+    this.#options.router.flush();
+    this.#options.telemetry?.flush();
   }
 
   #read(connection: Connection, chunk: Buffer): void {

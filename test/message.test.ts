@@ -822,6 +822,40 @@ describe("VeecleReader", () => {
     for (const json of sink.telemetries) expect(() => strictJson(Buffer.from(json))).not.toThrow();
   });
 
+  const lasts: [what: string, line: string, kind: string][] = [
+    ["a message", '{"Storable":{"type_name":"T","value":"7"}}', "T"],
+    ["a message before a return", '{"Storable":{"type_name":"T","value":"7"}}\r', "T"],
+    ["telemetry", '{"Telemetry":{"a":{"b":{}}}}', "telemetry"],
+    ["a control request", `{"ControlRequest":{"StopRuntime":{"id":"${ID}"}}}`, "control"],
+  ];
+  test.each(lasts)(
+    "takes %s that lacks its newline when the stream ends (P-2)",
+    (_, line, kind) => {
+      const sink = new Collector();
+      const it = reader("veecle", sink);
+      const found = (): string[] => sink.order.concat(sink.telemetries.map(() => "telemetry"));
+      it.push(Buffer.concat([veecleLine("before", "7"), Buffer.from(line)]));
+      expect(found()).toEqual(["before"]);
+      it.finish();
+      expect(found()).toEqual(["before", kind]);
+      it.finish();
+      expect(found()).toEqual(["before", kind]);
+    },
+  );
+
+  test("takes nothing of a last line that is cut or wrong (P-2, P-4)", () => {
+    const wrong = ["hello", "{}", '{"Storable":{}}', `{"Telemetry":{"a":"${"x".repeat(179)}"}}`];
+    const whole = lasts.map(([, line]) => line.trimEnd());
+    const cut = whole.flatMap((line) => Array.from(line, (_, end) => line.slice(0, end)));
+    for (const line of [...wrong, ...cut, '{"Telemetry":{"a":"\xff"}}']) {
+      const sink = new Collector();
+      const it = reader("veecle", sink, 200);
+      it.push(Buffer.from(line, "latin1"));
+      it.finish();
+      expect([sink.order, sink.telemetries]).toEqual([[], []]);
+    }
+  });
+
   test("reads control requests in their place among the messages", () => {
     const request = `{"ControlRequest":{"StartRuntime":{"id":"${ID}","priority":null}}}\n`;
     const stream = Buffer.concat([veecleLine("a", ""), Buffer.from(request), veecleLine("b", "")]);

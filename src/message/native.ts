@@ -55,6 +55,8 @@ export class NativeReader implements MessageReader {
     }
   }
 
+  finish(): void {}
+
   #frame(chunk: Buffer, view: DataView, start: number, end: number): number {
     const kind = chunk[start + 4] as number;
     const length = view.getUint16(start + 6);

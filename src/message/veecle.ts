@@ -55,6 +55,18 @@ export class VeecleReader implements MessageReader {
     }
   }
 
+  finish(): void {
+    const last = this.#scanner.takePending();
+    if (last.length === 0 || last.length > this.#max || !isUtf8(last)) return;
+    try {
+      this.#value(last.toString()); // the careful way: what is cut may end in braces too
+    } catch (error) {
+      if (!(error instanceof OrchestratorError)) throw error;
+    } finally {
+      this.#runs.flush();
+    }
+  }
+
   #lines(chunk: Buffer, start: number, end: number): number {
     const view = new DataView(chunk.buffer, chunk.byteOffset, chunk.length);
     const ascii = isAscii(chunk.subarray(start, end));

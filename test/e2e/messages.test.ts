@@ -152,6 +152,38 @@ describe.each(DIALECTS)("From an instance of the %s dialect", (from) => {
     }));
 });
 
+describe("The last line of an instance", () => {
+  const line = message("veecle", "T", "last").subarray(0, -1);
+  const endings: [what: string, end: (wire: Wire) => unknown][] = [
+    ["ends its side", (wire) => wire.finish()],
+    ["closes", (wire) => wire.close()],
+  ];
+  test.each(endings)("may lack its newline when the instance %s (P-2)", (_, end) =>
+    withAccounts(async (daemon) => {
+      const target = await speaker(daemon, "native");
+      const puppet = await daemon.puppet();
+      await daemon.link("T", target.id);
+      const wire = await puppet.speak("veecle");
+      wire.send(line);
+      await wire.sent();
+      end(wire);
+      await expectNext("native", target.wire, "T", "last");
+    }),
+  );
+
+  test("may lack it when the process is killed (P-2)", () =>
+    withAccounts(async (daemon) => {
+      const target = await speaker(daemon, "native");
+      const puppet = await daemon.puppet();
+      await daemon.link("T", target.id);
+      const wire = await puppet.speak("veecle");
+      wire.send(line);
+      await wire.sent();
+      process.kill((await daemon.runtime(puppet.id)).pid as number, "SIGKILL");
+      await expectNext("native", target.wire, "T", "last");
+    }));
+});
+
 describe("A link", () => {
   test("takes what its type and its source say, to each of its targets (P-34)", () =>
     withDaemon(async (daemon) => {
