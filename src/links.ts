@@ -1,7 +1,7 @@
 // The links of one orchestrator: what may be linked to what, other orchestrators as targets, and
 // what is remembered of a link. How messages take them is the router's.
 
-import { formatHostPort } from "./address.ts";
+import { formatHostPort, plainAddress } from "./address.ts";
 import type { DatagramSocket } from "./datagram.ts";
 import { OrchestratorError } from "./errors.ts";
 import type { LinkInfo } from "./protocol/info.ts";
@@ -165,10 +165,11 @@ export class Links {
         `${refused}: this orchestrator was started without --ipc-socket`,
       );
     }
-    const name = formatTarget(to);
+    const host = plainAddress(to.host); // a socket of IPv4 sends to no mapped address
+    const name = formatHostPort(host, to.port);
     let peer = this.#peers.get(name);
     if (peer === undefined) {
-      peer = new PeerTarget(this.#socket, to.host, to.port, translator, wallMs);
+      peer = new PeerTarget(this.#socket, host, to.port, translator, wallMs);
       this.#peers.set(name, peer);
     }
     return peer;

@@ -71,8 +71,16 @@ export function parseTarget(text: string): LinkTarget | undefined {
   if (port < 1 || port > 65_535 || zone > 0xffff_ffff) return undefined;
   if (v4 !== undefined) return isIPv4(v4) ? { kind: "remote", host: v4, port } : undefined;
   if (v6 === undefined || !isIPv6(v6)) return undefined;
-  const host = new URL(`http://[${v6}]/`).hostname.slice(1, -1); // the canonical spelling
+  const host = dotted(new URL(`http://[${v6}]/`).hostname.slice(1, -1)); // the canonical spelling
   return { kind: "remote", host: zone === 0 ? host : `${host}%${zone}`, port };
+}
+
+/** An IPv4 address that is mapped to IPv6 is told as existing clients print it: `::ffff:127.0.0.1`. */
+function dotted(address: string): string {
+  return address.replace(/^::ffff:([0-9a-f]+):([0-9a-f]+)$/, (_, high: string, low: string) => {
+    const bytes = Buffer.from(high.padStart(4, "0") + low.padStart(4, "0"), "hex");
+    return `::ffff:${bytes.join(".")}`;
+  });
 }
 
 /** The one spelling of a target: the id, `127.0.0.1:2661` or `[::1]:2661`. */

@@ -332,6 +332,28 @@ test("A link to an address of one interface reaches it there (P-12)", () =>
     "::1",
   ));
 
+test.each(["127.0.0.1:0", "[::]:0"])(
+  "An address of IPv4 that is mapped to IPv6 is that one for a daemon on %s (P-12, P-42)",
+  (ours) =>
+    withPeer((peer) =>
+      withDaemon(
+        async (daemon) => {
+          const ipc = await daemon.ipcAddress();
+          const mapped = peer.address.replace("127.0.0.1", "[::ffff:127.0.0.1]");
+          await daemon.link("T", mapped);
+          expect((await daemon.info()).links["T"]).toEqual([mapped]);
+          const own = `127.0.0.1:${ipc.slice(ipc.lastIndexOf(":") + 1)}`;
+          const datagram = JSON.stringify({ type_name: "T", value: "1" });
+          peer.send(datagram, own);
+          await until("it came", async () => peer.datagrams.length > 0 || undefined);
+          expect(peer.datagrams).toEqual([datagram]);
+          expect((await routeTo(daemon, mapped)).peer?.heard).toBeGreaterThan(0);
+        },
+        { args: ["--ipc-socket", ours] },
+      ),
+    ),
+);
+
 /** An address that is of one interface only, with its number, if this machine has one. */
 const [local] = Object.values(networkInterfaces())
   .flatMap((all = []) => all)
