@@ -10,7 +10,7 @@ const folder = mkdtempSync(join(tmpdir(), "veecle-exe-"));
 const program = join(folder, "veecle-orchestrator");
 const socket = join(folder, "control.socket");
 const env = { PATH: "/usr/bin:/bin", XDG_RUNTIME_DIR: folder, HOME: folder };
-let daemon: Bun.Subprocess<"ignore", "ignore", "pipe"> | undefined;
+let daemon: Bun.Subprocess<"ignore", "ignore" | "pipe", "pipe"> | undefined;
 
 /** Runs the executable in a folder whose `bunfig.toml` and `.env` must not matter. */
 async function cli(...words: string[]): Promise<{ out: string; problem: string; code: number }> {
@@ -88,6 +88,25 @@ test("the executable is daemon and CLI", async () => {
   daemon.kill("SIGTERM");
   expect(await daemon.exited).toBe(0);
   expect(await cli("version")).toMatchObject({ code: 5, out: "" });
+});
+
+test("the executable is started by the existing orchestrator's options alone", async () => {
+  for (const words of [
+    ["--control-socket", socket, "--ipc-socket", "127.0.0.1:0"],
+    ["--ipc-socket=127.0.0.1:0", `--control-socket=${socket}`],
+    ["--telemetry-socket", "127.0.0.1:9", "--control-socket", socket],
+  ]) {
+    daemon = Bun.spawn({ cmd: [program, ...words], env, cwd: folder, stderr: "pipe" });
+    for await (const bytes of daemon.stderr) {
+      if (Buffer.from(bytes).includes("listening socket=")) break;
+    }
+    expect((await cli("version")).out).toBe("server version: 0.1.0\n");
+    daemon.kill("SIGTERM");
+    expect(await daemon.exited).toBe(0);
+  }
+  const bad = await cli("--ipc-socket", "nowhere");
+  expect(bad.code).toBe(2);
+  expect(bad.problem).toContain("it is not HOST:PORT");
 });
 
 test("the executable says what is wrong with the daemon's options", async () => {
