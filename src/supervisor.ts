@@ -237,9 +237,11 @@ export class Supervisor {
     for (const run of this.#open) run.releaseOutput();
   }
 
-  /** Sends SIGKILL to the group at once, without an answer. For the end of the daemon. */
+  /** Sends SIGKILL to all that is known of, at once, without an answer. For the end of the daemon. */
   kill(): void {
-    if (this.#run !== undefined && this.#state !== "stopped") this.#run.tree.signal("SIGKILL");
+    if (this.#run === undefined || this.#state === "stopped") return;
+    if (!this.#run.hasExited) this.#run.tree.remember();
+    this.#run.tree.strike();
   }
 
   /**

@@ -13,7 +13,12 @@ import {
   MAX_NAMED_PROCESSES,
   MAX_REMEMBERED,
 } from "../limits.ts";
-import { type ProcessEntry, type Resources, TICK_MS } from "../host/processes.ts";
+import {
+  type ProcessEntry,
+  type ProcessIdentity,
+  type Resources,
+  TICK_MS,
+} from "../host/processes.ts";
 
 /** What a tree needs of the system. */
 export type TreeHost = Pick<
@@ -79,6 +84,11 @@ export class Members {
   remember(entries: readonly Omit<ProcessEntry, "mark">[]): void {
     const seen = entries.map(({ pid, startTicks }): [number, number] => [pid, startTicks]);
     this.#known = new Map([...this.#known, ...seen]);
+  }
+
+  /** Who was in the tree at the last look, or was remembered since. */
+  seen(): ProcessIdentity[] {
+    return Array.from(this.#known, ([pid, startTicks]) => ({ pid, startTicks }));
   }
 
   /** `seeds` belong to the tree for sure; so does whoever comes from them. */
@@ -168,6 +178,16 @@ export class Tree {
         { cause },
       );
     }
+  }
+
+  /**
+   * Sends SIGKILL to the group, and to whoever was seen in the tree, at once: whoever is known by
+   * nothing else is not found by those who come after us.
+   * @throws `permission_denied` as `signal` does
+   */
+  strike(): void {
+    for (const seen of this.#members.seen()) this.#host.signalProcess(seen, "SIGKILL");
+    this.signal("SIGKILL");
   }
 
   /**

@@ -4,9 +4,32 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 
 import { crashLoops, exits } from "../experiments/exits.ts";
 import { misses } from "../experiments/outcome.ts";
-import { bomb, daemonEnds, EVASIONS, evasion, manyStops } from "../experiments/stops.ts";
+import {
+  bomb,
+  daemonEnds,
+  EVASIONS,
+  evasion,
+  manyStops,
+  startReady,
+} from "../experiments/stops.ts";
+import { readProcess } from "../../src/host/processes.ts";
+import { withDaemon } from "../support/daemon.ts";
+import { until } from "../support/wire.ts";
 
 setDefaultTimeout(120_000);
+
+test("A second SIGTERM ends at once what has outlived its parent, too (R7)", () =>
+  withDaemon(async (daemon) => {
+    const path = daemon.program("evader.sh", "tangled");
+    const { id, pid } = await startReady(daemon, path, { stop_grace_ms: 60_000 });
+    const main = (await daemon.runtime(id)).pid as number;
+    daemon.signal("SIGTERM");
+    await until("its parent has ended", () => readProcess(main) === undefined);
+    expect(readProcess(pid)?.state ?? "Z").not.toBe("Z");
+    daemon.signal("SIGTERM");
+    expect(await daemon.process.exited).toBe(143);
+    await until("it has ended", () => (readProcess(pid)?.state ?? "Z") === "Z");
+  }));
 
 test("SIGTERM ends everything within the grace and a moment, and the state is whole (R7)", async () => {
   const size = { instances: 20, stubborn: 5, graceMs: 300, rounds: 1 };

@@ -13,7 +13,7 @@ import { demand, milliseconds, type Outcome, percentile } from "./outcome.ts";
 const SANE_MS = 20_000;
 
 /** Starts a program and returns the first number that it prints behind "ready". */
-async function startReady(daemon: Daemon, path: string, settings: object): Promise<Ready> {
+export async function startReady(daemon: Daemon, path: string, settings: object): Promise<Ready> {
   const id = crypto.randomUUID();
   await daemon.ok({ Add: { id, path, ...settings } });
   const follower = await daemon.control();
@@ -24,7 +24,7 @@ async function startReady(daemon: Daemon, path: string, settings: object): Promi
   return { id, pid: Number(pid) };
 }
 
-interface Ready {
+export interface Ready {
   readonly id: string;
   readonly pid: number;
 }
