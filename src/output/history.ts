@@ -249,7 +249,8 @@ export class HistoryFiles implements RecordFiles {
     if (last === undefined) return;
     this.#firstFile = numbers[0] as number;
     for (const file of numbers) {
-      this.#sizes.set(file, (await lstat(this.#path(file))).size);
+      const found = await lstat(this.#path(file));
+      this.#sizes.set(file, found.isFile() ? found.size : 0); // what took its place is not ours
     }
     let end = await wholeEnd(this.#raw, last);
     if (end.offset < (this.#sizes.get(last) as number)) {
@@ -283,15 +284,15 @@ export class HistoryFiles implements RecordFiles {
     this.#end = { file: file + 1, offset: 0, before };
   }
 
-  /** Somebody may have removed or shortened the last file: then what comes goes to the next one. */
+  /** Somebody may have removed, replaced or shortened the last file: what comes goes to the next one. */
   async #checkLast(): Promise<void> {
     const { file, offset } = this.#end;
     if (offset === 0 && this.#handle === undefined) return;
     const path = this.#path(file);
     const found = await lstat(path).catch(ifThere);
-    if (found === undefined) return this.#rotate({ file, offset: 0, before: 0 });
+    if (!found?.isFile()) return this.#rotate({ file, offset: 0, before: 0 });
     const isSame = this.#handle === undefined || found.ino === this.#inode;
-    if (!found.isFile() || (isSame && found.size === offset)) return;
+    if (isSame && found.size === offset) return;
     const end = await wholeEnd(this.#raw, file);
     await cut(path, end.offset);
     await this.#rotate(end);
@@ -302,9 +303,10 @@ export class HistoryFiles implements RecordFiles {
     let bytes = this.#sizes.values().reduce((sum, size) => sum + size, 0);
     for (const [file, size] of this.#sizes) {
       if (this.#sizes.size <= maxFiles && bytes <= maxBytes) return;
+      const path = this.#path(file);
       // Emptied first: a file that somebody else has open would keep its place on the disk.
-      await cut(this.#path(file), 0);
-      await rm(this.#path(file), { force: true });
+      if ((await lstat(path).catch(ifThere))?.isFile()) await cut(path, 0);
+      await rm(path, { recursive: true, force: true });
       this.#sizes.delete(file);
       this.#firstFile = file + 1;
       bytes -= size;
@@ -371,14 +373,14 @@ async function writeAll(handle: FileHandle, buffers: Buffer[]): Promise<void> {
   }
 }
 
-/** Fewer bytes than asked for where the file ends, none if it is gone. */
+/** Fewer bytes than asked for where the file ends, none if it is gone or a link took its place. */
 async function readRange(path: string, from: number, to: number): Promise<Buffer> {
   if (to <= from) return Buffer.alloc(0);
   let handle: FileHandle;
   try {
     handle = await open(path, O_RDONLY | O_NOFOLLOW);
   } catch (error) {
-    if (systemCode(error) === "ENOENT") return Buffer.alloc(0);
+    if (["ENOENT", "ELOOP"].includes(systemCode(error) ?? "")) return Buffer.alloc(0);
     throw error;
   }
   try {

@@ -191,6 +191,36 @@ describe("HistoryFiles", () => {
     expect(readdirSync(elsewhere)).toEqual([]);
   });
 
+  test.each([
+    ["a symbolic link", (path: string) => symlinkSync("../target", path)],
+    ["a folder", (path: string) => mkdirSync(join(path, "inner"), { recursive: true })],
+  ])("go on with %s in the place of an old one, and remove it in its turn", async (_, replace) => {
+    writeFileSync(join(base, "target"), "precious");
+    const files = open(3, 100);
+    const line = (i: number): OutputRecord => record(i, `${i} ${"x".repeat(50)}\n`);
+    for (let i = 1; i <= 3; i++) await files.append([line(i)]);
+    rmSync(join(folder, "00000001.log"));
+    replace(join(folder, "00000001.log"));
+    for (let i = 4; i <= 5; i++) await files.append([line(i)]);
+    await files.rest();
+    expect((await all(files)).map((text) => text[0])).toEqual(["3", "4", "5"]);
+    expect(names()).toEqual(["00000003.log", "00000004.log", "00000005.log"]);
+    expect(readFileSync(join(base, "target"), "utf8")).toBe("precious");
+  });
+
+  test("go on in the next one when a symbolic link takes the place of the last", async () => {
+    const target = join(base, "target");
+    const files = open(3, 100);
+    await files.append([record(1, "one\n")]);
+    renameSync(join(folder, "00000001.log"), target);
+    symlinkSync(target, join(folder, "00000001.log"));
+    const before = readFileSync(target, "utf8");
+    await files.append([record(2, "two\n")]);
+    await files.rest();
+    for (const found of [files, open(3, 100)]) expect(await all(found)).toEqual(["2 stdout two"]);
+    expect(readFileSync(target, "utf8")).toBe(before);
+  });
+
   test("make nothing on the disk when they are only read", async () => {
     expect(await all(open())).toEqual([]);
     expect(readdirSync(base)).toEqual([]);
