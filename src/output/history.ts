@@ -154,13 +154,11 @@ export class HistoryFiles implements RecordFiles {
 
   /** Settles when the place of the end is known. @throws the system's error */
   async look(): Promise<void> {
-    this.#looked ??= this.#find();
-    try {
-      await this.#looked;
-    } catch (error) {
-      this.#looked = undefined; // the next one tries again
+    this.#looked ??= this.#find().catch((error: unknown) => {
+      this.#looked = undefined; // the next one tries again; here, since many may hear of it
       throw error;
-    }
+    });
+    await this.#looked;
   }
 
   /** Calls `onChange` whenever something was appended, or all is gone; the returned function ends that. */

@@ -265,6 +265,25 @@ describe("HistoryFiles", () => {
     await files.rest();
   });
 
+  test("are searched once for all who ask, also for those whom a search before has failed", async () => {
+    let searches = 0;
+    const previous = {
+      then: (resolve: () => void) => {
+        searches++;
+        resolve();
+      },
+    } as Promise<void>;
+    writeFileSync(folder, "");
+    const files = new HistoryFiles(folder, 3, 100, previous);
+    const ask = (): Promise<void> => files.look().catch(() => files.look());
+    const asked = await Promise.allSettled([ask(), ask(), ask()]);
+    expect(asked.map(({ status }) => status)).toEqual(["rejected", "rejected", "rejected"]);
+    expect(searches).toBe(2);
+    rmSync(folder);
+    await Promise.all([files.look(), files.look()]);
+    expect(searches).toBe(3);
+  });
+
   test("have no gap: what is older than one is removed", async () => {
     const files = open(4, 100);
     for (let i = 1; i <= 4; i++) await files.append([record(i, `${i} ${"x".repeat(50)}\n`)]);
