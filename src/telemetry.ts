@@ -14,7 +14,7 @@ import {
 } from "./limits.ts";
 import { NEWLINE } from "./lines.ts";
 import type { TargetLog } from "./log.ts";
-import type { Connection, StreamHandlers } from "./socket.ts";
+import { type Connection, DISCARD, type StreamHandlers } from "./socket.ts";
 
 interface Block {
   readonly bytes: Buffer;
@@ -160,6 +160,7 @@ export class TelemetryExporter {
     if (this.#isConnecting || this.#isClosed) return;
     this.#isConnecting = true;
     this.#connect(this.#address, (connection) => this.#opened(connection)).catch((error) => {
+      if (this.#isClosed) return;
       this.#log.warn("run", "cannot reach the telemetry server, will try again", {
         address: formatAddress(this.#address),
         error: messageChain(error).join(": "),
@@ -170,6 +171,10 @@ export class TelemetryExporter {
   }
 
   #opened(connection: Connection): StreamHandlers {
+    if (this.#isClosed) {
+      connection.close(); // it was under way when the time was over
+      return DISCARD;
+    }
     this.#log.info("run", "connected to the telemetry server", {
       address: formatAddress(this.#address),
     });

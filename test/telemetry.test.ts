@@ -24,9 +24,19 @@ function world() {
   exporter.push(line, 0, line.length);
   exporter.flush();
   const none = (): void => {};
-  const connection = { peer: "server", finish: none, close: none, pause: none, resume: none };
+  const asked: string[] = [];
+  const ask = (what: string) => () => void asked.push(what);
+  const connection = { peer: "server", pause: none, resume: none };
+  const [finish, close] = [ask("finish"), ask("close")];
+  const write = (): number => {
+    asked.push("write");
+    return 0;
+  };
   return {
-    open: (): StreamHandlers => accept({ ...connection, write: () => 0 }),
+    exporter,
+    open: (): StreamHandlers => accept({ ...connection, finish, close, write }),
+    /** What was asked of its connections. */
+    asked,
     /** What it waits for, in ms. */
     waits: (): number[] => [...timers.values()],
     fire: (): void => {
@@ -58,4 +68,16 @@ test("TelemetryExporter is soon back at a server that has kept a connection for 
   fire();
   close();
   expect(waits()).toEqual([RECONNECT_MIN_MS]);
+});
+
+test("TelemetryExporter.close() ends a connection that comes too late, and sends nothing on it", async () => {
+  const { exporter, open, asked, waits, fire } = world();
+  const closed = exporter.close(100);
+  fire();
+  await closed;
+  const { close } = open();
+  expect(asked).toEqual(["close"]);
+  close();
+  expect(waits()).toEqual([]);
+  expect(exporter.queued).toBe(1);
 });
