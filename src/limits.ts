@@ -268,6 +268,9 @@ export const MAX_QUERY_ITEMS = 1_000_000;
 /** After a process has ended, until what has left its group is looked for; many exits share a look. */
 export const SWEEP_WAIT_MS = 1_000;
 
+/** Until what could not be ended is tried again: it waits for a disk, or for somebody who may end it. */
+export const SWEEP_RETRY_MS = 30_000;
+
 /** Pause between two looks through all processes for what is left of one that is being stopped. */
 export const STRAY_POLL_MS = 100;
 

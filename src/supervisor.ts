@@ -421,6 +421,7 @@ export class Supervisor {
       return;
     }
     this.#step(run.hasExited ? "strays" : "stuck");
+    if (run.hasExited) this.#sweeps.tryAgain(run); // of one that has not, its exit will tell
     this.#isUnwanted = true;
     this.#happened("stop_failed", { left });
     this.#stop?.reject(

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, test } from "bun:test";
 
 import { OrchestratorError } from "../src/errors.ts";
-import { KILL_WAIT_MS, STOP_GRACE_MS } from "../src/limits.ts";
+import { KILL_WAIT_MS, STOP_GRACE_MS, SWEEP_RETRY_MS } from "../src/limits.ts";
 import { Log, parseLogFilter } from "../src/log.ts";
 import type { Exit } from "../src/model.ts";
 import { Output } from "../src/output.ts";
@@ -167,6 +167,24 @@ describe("An exit", () => {
     expect(escaped.isAlive).toBe(false);
     expect(gone).toEqual([process.pid]);
     expect(host.timers).toBe(0);
+  });
+
+  test("tells that all is gone at last of what could not be ended at first", async () => {
+    const process = start();
+    const stuck = process.fork({ session: true });
+    stuck.isStuck = true;
+    await end(process);
+    await host.run(KILL_WAIT_MS + SWEEP_RETRY_MS + 2_000);
+    expect(log.join("\n")).toContain("cannot end what the child left behind");
+    expect(gone).toEqual([]);
+    stuck.isStuck = false;
+    await host.run(2 * SWEEP_RETRY_MS);
+    expect(stuck.isAlive).toBe(false);
+    expect(gone).toEqual([process.pid]);
+    expect(log.filter((line) => line.includes("what could not be ended is gone"))).toHaveLength(1);
+    const count = log.length;
+    await host.run(4 * SWEEP_RETRY_MS);
+    expect(log).toHaveLength(count);
   });
 
   test("leaves the next run alone", async () => {
@@ -429,6 +447,10 @@ describe("Supervisor.stop()", () => {
     expect(supervisor.state).toBe("stopped");
     start();
     expect(supervisor.state).toBe("running");
+    stray.isStuck = false;
+    await host.run(2 * SWEEP_RETRY_MS);
+    expect([stray.isAlive, supervisor.state]).toEqual([false, "running"]);
+    expect(gone).toEqual([process.pid]);
   });
 
   test("is joined by a second one; a start is refused meanwhile", async () => {

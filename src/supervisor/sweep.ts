@@ -1,10 +1,11 @@
 // Ends what processes leave behind when they end by themselves, and waits until it is gone.
 //
 // Its group goes at once. What has left the group is looked for a little later, at full seconds of
-// the clock, so that many exits share one look at all processes.
+// the clock, so that many exits share one look at all processes. What cannot be ended is tried again,
+// so that whoever was told of it hears in the end that nothing is left.
 
 import type { Host } from "../host.ts";
-import { KILL_WAIT_MS, SWEEP_WAIT_MS } from "../limits.ts";
+import { KILL_WAIT_MS, SWEEP_RETRY_MS, SWEEP_WAIT_MS } from "../limits.ts";
 import type { TargetLog } from "../log.ts";
 import type { InstanceId } from "../model.ts";
 import { formatProcesses, type RunIdentity, type Tree } from "./tree.ts";
@@ -52,6 +53,25 @@ export class Sweeps {
     await Promise.all(sweeps.map(({ done }) => done));
   }
 
+  /** Nobody waits for what is left of a run: tries from time to time, until nothing is. */
+  tryAgain(run: EndedRun): void {
+    this.#options.host.after(SWEEP_RETRY_MS, () => void this.#retry(run));
+  }
+
+  async #retry(run: EndedRun): Promise<void> {
+    if (run.isGone) return;
+    try {
+      if ((await run.tree.kill(0)).length === 0) {
+        const { id, log, onGone } = this.#options;
+        if (!run.isGone) log.info("run", "what could not be ended is gone", { id, pid: run.pid });
+        return onGone(run);
+      }
+    } catch {
+      // It was told when it failed first.
+    }
+    this.tryAgain(run);
+  }
+
   #killGroup({ pid, tree }: EndedRun): void {
     const { id, log } = this.#options;
     log.warn("run", "killing what the child left behind in its process group", { id, pid });
@@ -89,6 +109,7 @@ export class Sweeps {
         error: String(error),
       });
     }
+    this.tryAgain(run);
   }
 }
 
