@@ -16,7 +16,14 @@ import {
 } from "./address.ts";
 import { openCgroups } from "./host/cgroup.ts";
 import { compileAsUsual, releaseCode } from "./host/code.ts";
-import { handshakeLog, openAccess, readTls, renewTls, tcpWarning } from "./daemon/access.ts";
+import {
+  handshakeLog,
+  openAccess,
+  readTls,
+  renewTls,
+  tcpWarning,
+  warnOfKey,
+} from "./daemon/access.ts";
 import { claimSocket, openInstanceSocket, takeInstanceFolder } from "./daemon/claim.ts";
 import { ControlServer } from "./control.ts";
 import { bindDatagram, type DatagramSocket, numbered } from "./datagram.ts";
@@ -174,6 +181,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
         },
       );
     }
+    warnOfKey(options, log.target("control"));
     if (state.isKept) daemonLog.info("run", "keeping state", { folder: state.folder });
     else daemonLog.info("run", "keeping no state after the end");
     const rest = new Rest({

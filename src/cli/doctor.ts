@@ -1,11 +1,12 @@
 // `doctor`: looks at what the orchestrator needs and at what it tells, and says how to mend each finding.
 
 import { readFileSync, statfsSync, type Stats, statSync } from "node:fs";
-import { dirname } from "node:path";
+import { dirname, resolve } from "node:path";
 
 import { type Address, formatAddress } from "../address.ts";
 import { messageChain, OrchestratorError } from "../errors.ts";
 import { lockHolder } from "../files/lock.ts";
+import { isForEverybody } from "../files/secret.ts";
 import type { Info } from "../protocol/info.ts";
 import { ownCgroup } from "../host/cgroup.ts";
 import { escapeText } from "../log.ts";
@@ -43,7 +44,12 @@ const MAX_SKEW_MS = 5_000;
 const HAS_PROBLEMS = 3;
 
 export async function doctor(session: Session): Promise<number> {
-  const findings = [...socketFindings(session), ...folderFindings(session), ...groupFindings()];
+  const findings = [
+    ...socketFindings(session),
+    ...keyFindings(session),
+    ...folderFindings(session),
+    ...groupFindings(),
+  ];
   const info = await reach(session, findings);
   if (info === undefined) {
     // What a daemon would have that is started from here.
@@ -165,6 +171,16 @@ function socketFindings(session: Session): Finding[] {
       `chmod 600 ${shellWord(shown)}`,
     ),
   ];
+}
+
+/** Whether the key that is shown to a daemon over TCP is ours alone. */
+function keyFindings({ address, values, terminal: { env, folder } }: Session): Finding[] {
+  const given = values.get("--tls-key") ?? env["VEECLE_ORCHESTRATOR_TLS_KEY"] ?? "";
+  if (address.kind !== "tcp" || given === "") return [];
+  const key = resolve(folder, given);
+  if (!isForEverybody(key)) return [];
+  const text = `${key}: every user of this machine may read it`;
+  return [finding("warning", "key", text, `chmod o-r ${shellWord(key)}`)];
 }
 
 /** Where sockets go by default: a folder that only its user may enter. */

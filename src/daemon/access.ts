@@ -2,7 +2,7 @@
 
 import { formatAddress, isLoopbackHost } from "../address.ts";
 import { Access } from "../control/access.ts";
-import { readPem, readSecret, versionOf } from "../files/secret.ts";
+import { isForEverybody, readPem, readSecret, versionOf } from "../files/secret.ts";
 import { messageChain, OrchestratorError } from "../errors.ts";
 import type { Host } from "../host.ts";
 import { SocketOwners } from "../host/credentials.ts";
@@ -98,6 +98,7 @@ export function renewTls(
         log.info("run", "took certificates that were renewed", { file: tlsCert });
       }
       [current, taken] = [next, found];
+      warnOfKey(options, log);
     } catch (error) {
       if (refused === found) return;
       refused = found;
@@ -119,6 +120,15 @@ export function renewTls(
     hasEnded = true;
     cancel();
   };
+}
+
+/** Says so if the key is one that everybody may read; it is taken all the same, as mounts of secrets are. */
+export function warnOfKey({ tlsKey }: DaemonOptions, log: TargetLog): void {
+  if (tlsKey === undefined || !isForEverybody(tlsKey)) return;
+  log.warn("run", "every user of this machine may read the key of the control socket", {
+    file: tlsKey,
+    hint: `chmod o-r ${tlsKey}, unless its folder keeps others out`,
+  });
 }
 
 function isSame(a: ServerTls, b: ServerTls): boolean {

@@ -1,6 +1,14 @@
 // A door: tokens, certificates and keys in files, and whether they have changed.
 
-import { closeSync, constants, fstatSync, openSync, readFileSync, readSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readFileSync,
+  readSync,
+  statSync,
+} from "node:fs";
 
 import { OrchestratorError, systemCode } from "../errors.ts";
 import { MAX_TOKEN_BYTES, MIN_TOKEN_LENGTH } from "../limits.ts";
@@ -62,6 +70,14 @@ export function readPem(path: string): string {
     throw new OrchestratorError("io", `${subject}: it is no PEM`, { hint });
   }
   return text;
+}
+
+/**
+ * Whether every user of this machine may read a file, if its folder lets them. A group may have been
+ * given a key on purpose, as `ssl-cert` is, and so may a service with its secrets.
+ */
+export function isForEverybody(path: string): boolean {
+  return ((statSync(path, { throwIfNoEntry: false })?.mode ?? 0) & 0o004) !== 0;
 }
 
 /** What is another text whenever one of these files is another file, or has changed. */

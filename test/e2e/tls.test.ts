@@ -1,7 +1,14 @@
 // Control over TCP with TLS: who is trusted by whom, and what others are told.
 
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { copyFileSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  copyFileSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 
 import { readTls, renewTls } from "../../src/daemon/access.ts";
@@ -216,6 +223,7 @@ function renew(folder: string, name: string, key: string = name): void {
     [`${key}.key`, "own.key"],
   ] as const) {
     copyFileSync(file(from), join(folder, "new"));
+    chmodSync(join(folder, "new"), 0o640);
     renameSync(join(folder, "new"), join(folder, to));
   }
 }
@@ -241,6 +249,27 @@ test("A certificate that is renewed is shown without a restart, and open connect
       before.socket.end();
     });
     expect(log).toContain("took certificates that were renewed");
+    expect(log).not.toContain("every user of this machine may read");
+  }));
+
+test("A key that everybody may read is taken, and the log warns of it, as doctor does of one's own (S5)", () =>
+  withFolder(async (folder) => {
+    renew(folder, "daemon");
+    const key = join(folder, "own.key");
+    chmodSync(key, 0o644);
+    const own = ["--tls-cert", join(folder, "own.pem"), "--tls-key", key];
+    const log = await withTls(own, async ({ port }) => {
+      const look = async (): Promise<string> =>
+        (await piped(["doctor", "--socket", `localhost:${port}`, ...CA, ...own], {})).out;
+      expect(await look()).toContain(
+        `warning  key: ${key}: every user of this machine may read it\n         chmod o-r ${key}\n`,
+      );
+      chmodSync(key, 0o640);
+      expect(await look()).not.toContain("  key: ");
+    });
+    const warning = "every user of this machine may read the key of the control socket";
+    expect(log.split(warning)).toHaveLength(2);
+    expect(log).toContain(`chmod o-r ${key}`);
   }));
 
 test("A certificate that cannot be used is told of once, and the one of before stays (S5)", () =>
