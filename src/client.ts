@@ -70,10 +70,14 @@ export function stopDeadline(graceMs: number): number {
  */
 export function defaultControlAddress(env: Readonly<Record<string, string | undefined>>): Address {
   const runtimeFolder = env["XDG_RUNTIME_DIR"];
-  const folder = runtimeFolder?.startsWith("/")
-    ? runtimeFolder
-    : `${env["TMPDIR"] || "/tmp"}/veecle-orchestrator-${process.getuid?.() ?? 0}`;
+  const folder = runtimeFolder?.startsWith("/") ? runtimeFolder : temporaryFolder(env["TMPDIR"]);
   return parseAddress(`${folder}/veecle-orchestrator.socket`.replaceAll(/\/{2,}/g, "/"));
+}
+
+/** The folder of the user's own below the temporary one. */
+export function temporaryFolder(base: string | undefined): string {
+  const user = process.getuid?.() ?? 0;
+  return `${base || "/tmp"}/veecle-orchestrator-${user}`.replaceAll(/\/{2,}/g, "/");
 }
 
 /** What a client shows to a daemon on another machine, and what it wants to see. */

@@ -3,7 +3,7 @@
 import { dirname, join } from "node:path";
 
 import { formatAddress, socketPathFault } from "../address.ts";
-import { defaultControlAddress } from "../client.ts";
+import { temporaryFolder } from "../client.ts";
 import { hinted, OrchestratorError, systemCode } from "../errors.ts";
 import { type FileLock, lockHolder, type OwnFolder, takeFolder, tryLock } from "../files/lock.ts";
 import { isListening, isOtherFile, isThere, makePrivateFolder } from "../files.ts";
@@ -17,12 +17,9 @@ import { type Accept, connect, DISCARD, listen, type Listener, type OnFault } fr
  */
 export async function claimSocket(path: string, env: DaemonOptions["env"]): Promise<FileLock> {
   const folder = dirname(path);
-  const { TMPDIR } = env;
   let lock: FileLock | undefined;
   try {
-    if (folder === dirname(formatAddress(defaultControlAddress({ TMPDIR })))) {
-      makePrivateFolder(folder);
-    }
+    if (folder === temporaryFolder(env["TMPDIR"])) makePrivateFolder(folder);
     lock = tryLock(`${path}.lock`);
   } catch (error) {
     throw hinted(

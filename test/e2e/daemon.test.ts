@@ -200,6 +200,15 @@ describe("The control socket", () => {
       { control: "[::1]:0" },
     ));
 
+  test("may be short where the temporary folder's path is long", () =>
+    withFolder(async (folder, launch) => {
+      const long = { TMPDIR: `/tmp/${"x".repeat(100)}` };
+      const path = join(folder, "a");
+      const daemon = launch(["--control-socket", path], long);
+      (await daemon.control(path)).wire.close();
+      expect((await daemon.end("SIGTERM")).code).toBe(0);
+    }));
+
   test("is named by the option, else the environment, else the user's runtime folder", () =>
     withFolder(async (folder, launch) => {
       const own = `${folder}/veecle-orchestrator-${process.getuid?.()}`;
