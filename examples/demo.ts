@@ -33,7 +33,8 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
     interrupted.resolve("interrupted");
   });
 }
-const folder = mkdtempSync(join(tmpdir(), "veecle-demo-"));
+// The path of a socket is short.
+const folder = mkdtempSync(join(tmpdir().length > 32 ? "/tmp" : tmpdir(), "veecle-demo-"));
 const isTerminal = process.stdout.isTTY;
 const columns = process.stdout.columns || 80; // a terminal may not know its size
 let step = 0;

@@ -1,14 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import {
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  truncateSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 
 import { type Address, formatAddress } from "../src/address.ts";
@@ -23,6 +14,7 @@ import { encodeFrame } from "../src/frame.ts";
 import { MAX_FOLLOWER_BYTES } from "../src/limits.ts";
 import type { Request } from "../src/protocol.ts";
 import { type FakeConnection, FakeDaemon } from "./support/fake-daemon.ts";
+import { scratch } from "./support/scratch.ts";
 
 const ID = "0195fc7b-33e6-70e3-bee1-ac515185fac7";
 const STOP: Request = { kind: "Stop", id: ID };
@@ -616,7 +608,7 @@ describe("Whoever is silent", () => {
   );
 
   test("and answers others meanwhile in our protocol is only slow", async () => {
-    const path = join(mkdtempSync(join(tmpdir(), "slow-")), "socket");
+    const path = join(scratch("slow-"), "socket");
     const answer = encodeFrame('{"Ok":"0.1.0"}');
     let connections = 0;
     const listener = Bun.listen<boolean>({

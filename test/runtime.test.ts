@@ -1,13 +1,13 @@
 // The library for instances on a connection to a stand-in for the orchestrator.
 
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 
 import type { Socket, UnixSocketListener } from "bun";
 
 import { encodeNative, KIND } from "../src/message.ts";
+import { scratch } from "./support/scratch.ts";
 
 const library = join(import.meta.dir, "..", "src", "runtime.ts");
 let folder: string;
@@ -17,7 +17,7 @@ let server: UnixSocketListener<undefined>;
 let onData: (socket: Socket<undefined>, chunk: Buffer) => void;
 
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "veecle-library-"));
+  folder = scratch("veecle-library-");
   path = join(folder, "socket");
   server = Bun.listen({
     unix: path,

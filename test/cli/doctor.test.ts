@@ -1,12 +1,12 @@
 import { expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { tryLock } from "../../src/files/lock.ts";
 import { instanceFindings, limitFindings } from "../../src/cli/doctor.ts";
 import type { Info } from "../../src/protocol/info.ts";
 import { FakeDaemon } from "../support/fake-daemon.ts";
+import { scratch } from "../support/scratch.ts";
 import { INFO, run, STOPPED } from "../support/typist.ts";
 
 function limits(files: string, nice: string): string {
@@ -122,7 +122,7 @@ test.each([
 });
 
 test("a daemon whose socket was removed is told from one that does not run", async () => {
-  const folder = mkdtempSync(join(tmpdir(), "vo-doctor-"));
+  const folder = scratch("vo-doctor-");
   const path = join(folder, "socket");
   const lock = tryLock(`${path}.lock`);
   try {

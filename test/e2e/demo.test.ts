@@ -1,14 +1,14 @@
 // The demo: rounds within seconds, a clean end on Ctrl-C, nothing left behind.
 
 import { expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
+import { scratch } from "../support/scratch.ts";
 import { until } from "../support/wire.ts";
 
 test("the demo shows rounds, ends on Ctrl-C, and leaves nothing behind", async () => {
-  const folder = mkdtempSync(join(tmpdir(), "veecle-demo-test-"));
+  const folder = scratch("veecle-demo-test-");
   const begin = performance.now();
   const demo = Bun.spawn({
     cmd: [process.execPath, join(import.meta.dir, "..", "..", "examples", "demo.ts")],

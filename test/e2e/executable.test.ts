@@ -1,12 +1,12 @@
 // The one executable: built as the README says, then daemon and CLI in turn, without Bun in PATH.
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { scratch } from "../support/scratch.ts";
 
 const root = join(import.meta.dir, "..", "..");
-const folder = mkdtempSync(join(tmpdir(), "veecle-exe-"));
+const folder = scratch("veecle-exe-");
 const program = join(folder, "veecle-orchestrator");
 const socket = join(folder, "control.socket");
 const env = { PATH: "/usr/bin:/bin", XDG_RUNTIME_DIR: folder, HOME: folder };

@@ -1,8 +1,7 @@
 // The library for instances, through the examples that use it: messages, telemetry, control.
 
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { chmodSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { ControlClient } from "../../src/client.ts";
@@ -10,6 +9,7 @@ import { type Daemon, startDaemon } from "../../src/daemon.ts";
 import { newInstanceId } from "../../src/model.ts";
 import type { Info } from "../../src/protocol/info.ts";
 import { connectRuntime } from "../../src/runtime.ts";
+import { scratch } from "../support/scratch.ts";
 
 const examples = join(import.meta.dir, "..", "..", "examples");
 let folder: string;
@@ -19,7 +19,7 @@ let telemetry: string;
 let server: Bun.TCPSocketListener<undefined>;
 
 beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), "veecle-runtime-"));
+  folder = scratch("veecle-runtime-");
   telemetry = "";
   server = Bun.listen({
     hostname: "127.0.0.1",

@@ -3,14 +3,15 @@
 // if there is one; without cargo the story is skipped, unless VEECLE_REQUIRE_CARGO says that it must run.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { homedir, tmpdir } from "node:os";
+import { mkdirSync, rmSync } from "node:fs";
+import { homedir } from "node:os";
 import { join } from "node:path";
 
 import { ControlClient } from "../../src/client.ts";
 import { type Daemon, startDaemon } from "../../src/daemon.ts";
 import { newInstanceId, parseTarget } from "../../src/model.ts";
 import type { Info } from "../../src/protocol/info.ts";
+import { scratch } from "../support/scratch.ts";
 
 const cargo = Bun.which("cargo");
 const mustRun = process.env["VEECLE_REQUIRE_CARGO"] === "1";
@@ -53,7 +54,7 @@ function freePort(): number {
 }
 
 describe.skipIf(cargo === null && !mustRun)("programs on veecle-os", () => {
-  const folder = mkdtempSync(join(tmpdir(), "veecle-e2e-"));
+  const folder = scratch("veecle-e2e-");
   const binaries = join(cache, "target", "debug");
   const server = join(cache, "tools", "bin", "veecle-telemetry-server");
   const log: string[] = [];

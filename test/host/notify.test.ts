@@ -1,14 +1,14 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
 import { Log, parseLogFilter } from "../../src/log.ts";
 import { type Notifier, openNotifier, watchdogMs } from "../../src/host/notify.ts";
 import { type DatagramListener, listenDatagrams } from "../fixtures/datagrams.ts";
+import { scratch } from "../support/scratch.ts";
 import { until } from "../support/wire.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "vo-"));
+const folder = scratch();
 afterAll(() => rmSync(folder, { recursive: true }));
 
 const lines: string[] = [];

@@ -7,20 +7,19 @@
 import {
   chmodSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   readlinkSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import type { Info } from "../../src/protocol/info.ts";
 import type { Priority } from "../../src/model.ts";
 import { type Actor, type Puppet, Stage } from "../fixtures/stage.ts";
 import { checkAccounts } from "./accounts.ts";
+import { scratch } from "./scratch.ts";
 import { type Answer, Control, type Dialect, until, Wire, within } from "./wire.ts";
 
 const DAEMON = join(import.meta.dir, "../../src/daemon.ts");
@@ -56,7 +55,7 @@ export async function withDaemon(
 
 export class Daemon {
   /** Everything of this test. */
-  readonly folder: string = mkdtempSync(join(tmpdir(), "vo-"));
+  readonly folder: string = scratch();
   /** The daemon's runtime folder, which is empty after its end. */
   readonly runFolder: string = join(this.folder, "run");
   /** Where the daemon remembers. */
@@ -420,8 +419,8 @@ export type Launch = (args?: readonly string[], env?: Readonly<Record<string, st
 export async function withFolder(
   body: (folder: string, launch: Launch) => Promise<void>,
 ): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), "vo-"));
-  const state = mkdtempSync(join(tmpdir(), "vo-"));
+  const folder = scratch();
+  const state = scratch();
   const launched: Launched[] = [];
   try {
     await body(folder, (args = [], env = {}) => {

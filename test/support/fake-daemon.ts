@@ -3,11 +3,11 @@
 // Owns the listening socket and its folder. Knows frames, not requests: the test decides what every
 // body means, so that it can also stay silent, answer garbage, or hang up at any byte.
 
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 
 import { encodeFrame, FrameScanner, PREFIX_BYTES } from "../../src/frame.ts";
+import { scratch } from "./scratch.ts";
 
 type Socket = Bun.Socket<undefined>;
 
@@ -69,7 +69,7 @@ export class FakeDaemon implements Disposable {
 
   /** `answer` is called with every body that arrives. */
   constructor(answer: (body: Buffer, connection: FakeConnection) => void) {
-    this.folder = mkdtempSync(join(tmpdir(), "fake-daemon-"));
+    this.folder = scratch("fake-daemon-");
     this.path = join(this.folder, "control.socket");
     const closed = Promise.withResolvers<void>();
     this.closed = closed.promise;
