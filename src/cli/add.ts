@@ -20,13 +20,13 @@ import {
 import type { Request } from "../protocol.ts";
 import type { Values } from "./parse.ts";
 import type { Session } from "./session.ts";
-import { readTextFile } from "./text.ts";
+import { type ReadText, withTexts } from "./text.ts";
 
 export async function add(session: Session): Promise<void> {
   const { terminal, values } = session;
   const path = findProgram(values.get("PATH") as string, terminal.folder, terminal.env);
   const id = parseInstanceId(values.get("--id") ?? "") ?? newInstanceId();
-  const settings = settingsOf(values, terminal.folder);
+  const settings = await withTexts((read) => settingsOf(values, terminal.folder, read));
   let bytes: number | null = null;
   if (values.has("--copy")) {
     const client = await session.client();
@@ -81,7 +81,7 @@ function doubt(session: Session, path: string, typed: string): void {
 }
 
 /** The settings of an instance that options give; relative paths are the user's. */
-function settingsOf(values: Values, folder: string): Partial<InstanceSettings> {
+function settingsOf(values: Values, folder: string, read: ReadText): Partial<InstanceSettings> {
   const settings: { -readonly [K in keyof InstanceSettings]?: InstanceSettings[K] } = {
     privileged: values.has("--privileged"),
   };
@@ -92,7 +92,7 @@ function settingsOf(values: Values, folder: string): Partial<InstanceSettings> {
   const args = values.all("ARG");
   refuse("the arguments", argumentsFault(args), "write them into a script, and add that");
   if (args.length > 0) settings.args = args;
-  const env = environmentOf(values, folder);
+  const env = environmentOf(values, folder, read);
   refuse("the environment", environmentFault(env), "let a script set the variables, and add that");
   if (Object.keys(env).length > 0) settings.env = env;
   text("--name", (name) => (settings.name = name));
@@ -120,10 +120,10 @@ function locate(folder: string, text: string, name: string): string {
 }
 
 /** @throws `misuse` for a file that cannot be read or used */
-function environmentOf(values: Values, folder: string): Record<string, string> {
+function environmentOf(values: Values, folder: string, read: ReadText): Record<string, string> {
   const env = new Map<string, string>(); // to an object, a key may be its prototype
   for (const file of values.all("--env-file")) {
-    const { variables, faults } = parseEnvironmentFile(readText(resolve(folder, file), file));
+    const { variables, faults } = parseEnvironmentFile(readText(resolve(folder, file), file, read));
     for (const [name, { value }] of variables) env.set(name, value);
     const [first] = faults;
     const fault =
@@ -144,9 +144,9 @@ function environmentOf(values: Values, folder: string): Record<string, string> {
   return Object.fromEntries(env);
 }
 
-function readText(path: string, file: string): string {
+function readText(path: string, file: string, read: ReadText): string {
   try {
-    return readTextFile(path);
+    return read(path);
   } catch (cause) {
     throw new OrchestratorError("misuse", `Cannot read --env-file ${JSON.stringify(file)}`, {
       cause,

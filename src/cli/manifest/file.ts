@@ -11,7 +11,7 @@ import type { Sources } from "../../manifest/section.ts";
 import type { Manifest } from "../../manifest/wanted.ts";
 import type { Session } from "../session.ts";
 import { CLI } from "../surface.ts";
-import { readTextFile } from "../text.ts";
+import { withTexts } from "../text.ts";
 import { count } from "../words.ts";
 
 /** What a manifest is called, the first one that is there. */
@@ -31,11 +31,7 @@ export interface Given {
 export async function readManifest(session: Session): Promise<Given> {
   const { terminal } = session;
   const file = findFile(terminal.folder, session.values.get("FILE"));
-  const sources: Sources = {
-    read: readTextFile,
-    environment: terminal.env,
-  };
-  const loaded = await load(file, sources);
+  const loaded = await withTexts((read) => load(file, { read, environment: terminal.env }));
   if (loaded.kind === "valid") return { file, manifest: loaded.manifest };
   const faults = loaded.faults.map((fault) => formatFault(fault, terminal.folder));
   const message = `Cannot use the manifest ${JSON.stringify(basename(file))}: ${count(faults.length, "fault")}; nothing was changed`;

@@ -1,9 +1,11 @@
 import { expect, test } from "bun:test";
-import { truncateSync, writeFileSync } from "node:fs";
+import { closeSync, constants, openSync, truncateSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 
 import { FakeDaemon } from "../../support/fake-daemon.ts";
+import { Screen } from "../../support/screen.ts";
 import { A, INFO, run, STOPPED } from "../../support/typist.ts";
+import { until } from "../../support/wire.ts";
 
 /** A daemon that holds nothing yet, and refuses what is added as another `up` was faster. */
 function outpacing(): FakeDaemon {
@@ -97,4 +99,49 @@ test("down proposes what can be pasted into a shell", async () => {
     2,
     "hint: add -y: bun run cli down 'my bench.toml' -y",
   ]);
+});
+
+/** Makes a pipe with a name, which somebody has to open for writing before anything is read. */
+function makePipe(folder: string, name: string): string {
+  const path = join(folder, name);
+  expect(Bun.spawnSync({ cmd: ["mkfifo", path] }).success).toBe(true);
+  return path;
+}
+
+/** The number of a pipe's end for writing, as soon as somebody opens the other one. */
+function writerOf(pipe: string): Promise<number> {
+  return until("the pipe is opened", () => {
+    try {
+      return openSync(pipe, constants.O_WRONLY | constants.O_NONBLOCK);
+    } catch {
+      return undefined; // nobody reads it yet
+    }
+  });
+}
+
+test.each([
+  ["orchestrator.toml", ["plan"]],
+  ["variables", ["runtime", "add", "/bin/true", "--env-file", "variables"]],
+])("Ctrl-C is heard while the pipe %s waits for what is written to it", async (name, words) => {
+  using daemon = outpacing();
+  const pipe = makePipe(daemon.folder, name);
+  await using screen = new Screen([...words, "--socket", daemon.path], { folder: daemon.folder });
+  const writer = await writerOf(pipe);
+  screen.type("\x03");
+  expect(await screen.ended()).toBe(130);
+  closeSync(writer);
+});
+
+test("A pipe is read as a file is, also one that another file names", async () => {
+  using daemon = outpacing();
+  const pipes = ["orchestrator.toml", "more.toml"].map((name) => makePipe(daemon.folder, name));
+  const texts = ["include = ['more.toml']\n", "[instances.p]\npath = '/bin/true'\n"];
+  const ran = run(["plan", "--socket", daemon.path], { folder: daemon.folder });
+  for (const [i, text] of texts.entries()) {
+    const writer = await writerOf(pipes[i] as string);
+    writeSync(writer, text);
+    closeSync(writer);
+  }
+  expect(await ran).toMatchObject({ code: 0, err: "" });
+  expect((await ran).out).toContain("+ add instance p (/bin/true)\n");
 });
