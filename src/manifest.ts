@@ -136,7 +136,10 @@ class Loader {
   #readIncludes(section: Section): void {
     const from = section.document.file;
     for (const [index, path] of (section.texts("include", pathFault) ?? []).entries()) {
-      if (path === "") continue;
+      if (path === "") {
+        this.#declared.isComplete = false;
+        continue;
+      }
       const report = (message: string): void => {
         refuse(section.document, ["include", index], message);
       };
@@ -171,7 +174,7 @@ class Loader {
   /** The manifest, if nothing was wrong. */
   finish(): Loaded {
     const instances = this.#declared.resolveInstances();
-    const links = this.#declared.resolveLinks();
+    const links = this.#sources.isForRemoval === true ? [] : this.#declared.resolveLinks();
     if (this.faults.length === 0) {
       return { kind: "valid", manifest: { owner: this.#owner, instances, links } };
     }

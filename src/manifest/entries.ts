@@ -161,7 +161,7 @@ function readEnvironmentTable(section: Section): [string, string][] {
 
 function readEnvironmentFile(section: Section): [string, string][] {
   const file = readPath(section, "env_file");
-  if (file === undefined) return [];
+  if (file === undefined || section.document.sources.isForRemoval === true) return [];
   const { faults: all } = section.document;
   const report = (line: number, path: string[], message: string): void => {
     all.push({ file, place: { line, column: 1 }, path, message, hint: undefined });

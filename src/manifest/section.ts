@@ -13,6 +13,11 @@ export interface Sources {
   /** Reads the file at an absolute path as text, or throws what the system says. */
   readonly read: (path: string) => string;
   readonly environment: Environment;
+  /**
+   * For who only asks what is a manifest's own, and in which order: values that stand on variables that
+   * nobody has set, and files of variables, count as left out; links are not looked at.
+   */
+  readonly isForRemoval?: boolean;
 }
 
 /** One file of a manifest while it is checked. */
@@ -182,14 +187,22 @@ export class Section {
       refuse(document, path, `it is ${kindOf(value)}, and a text is needed`, hint);
       return undefined;
     }
-    const { text, faults } = expandVariables(value, document.sources.environment);
-    for (const { message, hint } of faults) refuse(document, path, message, hint);
+    const { environment, isForRemoval = false } = document.sources;
+    const { text, faults } = expandVariables(value, environment);
+    for (const { message, hint, isUnset } of faults) {
+      if (!isUnset || !isForRemoval || isName(path)) refuse(document, path, message, hint);
+    }
     if (faults.length > 0) return undefined;
     const reason = fault(text);
     if (reason === undefined) return text;
     refuse(document, path, `${quote(text)} ${reason}`);
     return undefined;
   }
+}
+
+/** Whether a path leads to the name of a manifest, by which it is known what belongs to it. */
+function isName(path: KeyPath): boolean {
+  return path.length === 1 && path[0] === "name";
 }
 
 /** Reports what is wrong with the value at a path. */

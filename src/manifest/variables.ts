@@ -7,12 +7,19 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 export interface Expanded {
   readonly text: string;
   /** Each with what was probably meant, if anything. */
-  readonly faults: readonly { readonly message: string; readonly hint?: string }[];
+  readonly faults: readonly VariableFault[];
+}
+
+interface VariableFault {
+  readonly message: string;
+  readonly hint?: string;
+  /** It is well written, and nobody has set it. */
+  readonly isUnset: boolean;
 }
 
 /** Puts values in the place of variables. A fault never holds a value: it may be secret. */
 export function expandVariables(text: string, environment: Environment): Expanded {
-  const faults: { message: string; hint?: string }[] = [];
+  const faults: VariableFault[] = [];
   const expanded = text.replaceAll(
     /\$(\$|\{([^}]*)\}?|\w*)/g,
     (whole, kind?: string, body = "") => {
@@ -24,6 +31,7 @@ export function expandVariables(text: string, environment: Environment): Expande
           hint: body.includes("$")
             ? "a default holds no other variable; write $$ for a dollar sign"
             : "write ${NAME}, ${NAME:-default}, or $$ for a dollar sign",
+          isUnset: false,
         });
         return "";
       }
@@ -35,6 +43,7 @@ export function expandVariables(text: string, environment: Environment): Expande
       faults.push({
         message: `the variable ${name} is not set`,
         hint: near ?? `set it, or write \${${name}:-default}`,
+        isUnset: true,
       });
       return "";
     },

@@ -1,7 +1,7 @@
 // Manifests against a real daemon: plan, up, down and export, through pipes and at a real terminal.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import type { Daemon } from "../support/daemon.ts";
@@ -511,6 +511,39 @@ describe("down", () => {
       expect((await bench.run("down")).out).toBe(
         "nothing to do: there is nothing of this manifest\n",
       );
+    }),
+  );
+
+  test(
+    "needs neither variables nor files of variables, but for the name of the manifest",
+    withBench(async (bench) => {
+      const text = (name: string): string => `
+name = "${name}"
+instances.pong = { path = "\${BIN}/steady", env = { TOKEN = "\${TOKEN}" }, stop_grace = "\${GRACE}" }
+instances.ping = { path = "steady", after = ["pong"], env_file = "secrets", copy = "\${COPY}" }
+links = [
+  { type = "a::T", from = "\${FROM}", to = "pong" },
+  { type = "a::T", from = "ping", to = "\${TO}" },
+]
+`;
+      bench.write(text("rig"));
+      bench.write("A=b\n", "secrets");
+      const env = { BIN: bench.folder, TOKEN: "t", GRACE: "1s", COPY: "false" };
+      const up = await bench.run("up -q", { ...env, FROM: "pong", TO: "ping" });
+      expect(up).toMatchObject({ code: 0, err: "" });
+      rmSync(join(bench.folder, "secrets"));
+      expect((await bench.run("plan")).err).toContain("the variable TOKEN is not set");
+      const { code, out, err } = await bench.run("down -y");
+      expect(code).toBe(0);
+      expect(out).toEndWith("2 stopped, 2 removed, 2 unlinked\n");
+      expect(err.indexOf("ping ended")).toBeLessThan(err.indexOf("pong stopping"));
+      bench.write(text("$" + "{NAME}"));
+      const unnamed = await bench.run("down -y");
+      expect([unnamed.code, unnamed.err]).toEqual([
+        1,
+        expect.stringContaining("name: the variable NAME is not set"),
+      ]);
+      expect(unnamed.err).toContain("1 fault; nothing was changed");
     }),
   );
 

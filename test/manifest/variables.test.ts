@@ -44,12 +44,17 @@ describe("expandVariables()", () => {
 
   test("tells every fault", () => {
     expect(expandVariables("${A} $B ${HOMR}", environment).faults).toEqual([
-      { message: "the variable A is not set", hint: "set it, or write ${A:-default}" },
+      {
+        message: "the variable A is not set",
+        hint: "set it, or write ${A:-default}",
+        isUnset: true,
+      },
       {
         message: '"$B" is no variable',
         hint: "write ${NAME}, ${NAME:-default}, or $$ for a dollar sign",
+        isUnset: false,
       },
-      { message: "the variable HOMR is not set", hint: 'did you mean "HOME"?' },
+      { message: "the variable HOMR is not set", hint: 'did you mean "HOME"?', isUnset: true },
     ]);
   });
 });

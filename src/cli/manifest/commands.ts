@@ -59,7 +59,8 @@ export const MANIFEST_COMMANDS: readonly Command[] = [
     summary: "Stop and remove what belongs to a manifest, and nothing else",
     details:
       "What runs is listed, and on a terminal you are asked. Away from one, it needs -y if something\n" +
-      "runs. Instances are stopped in the reverse of the order in which up starts them.",
+      "runs. Instances are stopped in the reverse of the order in which up starts them. Variables and\n" +
+      "files of variables that up needs may be gone, but for those in the name of the manifest.",
     arguments: [FILE],
     options: [YES, TIMEOUT, QUIET],
     examples: ["down", "down bench.toml -y"],

@@ -25,13 +25,18 @@ export interface Given {
 }
 
 /**
- * Reads the manifest that FILE names, or the one of the user's folder.
+ * Reads the manifest that FILE names, or the one of the user's folder; for a removal with less care.
  * @throws `misuse` if there is none; `bad_request` after all its faults were told
  */
-export async function readManifest(session: Session): Promise<Given> {
+export async function readManifest(
+  session: Session,
+  isForRemoval: boolean = false,
+): Promise<Given> {
   const { terminal } = session;
   const file = findFile(terminal.folder, session.values.get("FILE"));
-  const loaded = await withTexts((read) => load(file, { read, environment: terminal.env }));
+  const loaded = await withTexts((read) =>
+    load(file, { read, environment: terminal.env, isForRemoval }),
+  );
   if (loaded.kind === "valid") return { file, manifest: loaded.manifest };
   const faults = loaded.faults.map((fault) => formatFault(fault, terminal.folder));
   const message = `Cannot use the manifest ${JSON.stringify(basename(file))}: ${count(faults.length, "fault")}; nothing was changed`;

@@ -60,7 +60,7 @@ export async function plan(session: Session): Promise<number> {
 }
 
 export async function down(session: Session): Promise<number> {
-  const given = await readManifest(session);
+  const given = await readManifest(session, true);
   const present = await presentOf(session);
   const plan = planRemoval(given.manifest, present);
   await show(session, plan);
