@@ -107,8 +107,13 @@ export class Checkpoint {
 
   #syncNow(): void {
     if (!this.#isUnsynced) return;
-    if (this.#isRefused) this.#moveAgain();
     try {
+      if (this.#isRefused) {
+        // A disk that refuses for good is asked with one page: all of them may be megabytes.
+        this.#moveAgain(1);
+        this.#fileNow.syncNow();
+        this.#moveAgain();
+      }
       this.#fileNow.syncNow();
     } catch (error) {
       this.#refuse(error);
@@ -121,11 +126,11 @@ export class Checkpoint {
     throw error;
   }
 
-  /** Copies what SQLite has moved already: all that the log begins with. */
-  #moveAgain(): void {
+  /** Copies what SQLite has moved already, all that the log begins with, or the first `most` pages of it. */
+  #moveAgain(most: number = Infinity): void {
     const [[, , moved] = []] = this.#mover.query("PRAGMA wal_checkpoint(NOOP)").values();
     const frame = Buffer.alloc(FRAME_HEADER_BYTES + PAGE_BYTES);
-    for (let i = 0; i < Number(moved); i++) {
+    for (let i = 0; i < Math.min(most, Number(moved)); i++) {
       readSync(this.#logFd, frame, 0, frame.length, LOG_HEADER_BYTES + i * frame.length);
       const at = (frame.readUInt32BE(0) - 1) * PAGE_BYTES;
       writeSync(this.#fileFd, frame, FRAME_HEADER_BYTES, PAGE_BYTES, at);

@@ -17,6 +17,7 @@ import { join } from "node:path";
 import { STATE_LOG_BYTES } from "../../src/limits.ts";
 import { Store } from "../../src/store.ts";
 import { Checkpoint } from "../../src/store/checkpoint.ts";
+import { PAGE_BYTES } from "../../src/store/database.ts";
 import { until } from "../support/wire.ts";
 
 let folder: string;
@@ -77,6 +78,31 @@ test("All of it is written again before the log goes, and a change is answered (
   lose();
   expect(await failure()).toBe("");
   expect(statSync(`${path}-wal`).size).toBe(0);
+  store.close();
+  const next = Store.open(path);
+  expect([next.get("long"), next.get("next")]).toEqual([LONG, "2"]);
+  next.close();
+});
+
+test("A disk that goes on to refuse is asked with one page, and all of it is copied when it takes that", async () => {
+  const { path, store, disk, lose } = await refused("bound");
+  lose();
+  const lost = readFileSync(path);
+  for (let i = 0; i < 3; i++) {
+    store.set("next", String(i));
+    store.commit();
+    expect((await Promise.allSettled([store.sync()]))[0].status).toBe("rejected");
+    const found = readFileSync(path);
+    const changed = Array.from({ length: found.length / PAGE_BYTES }, (_, page) => page).filter(
+      (page) => {
+        const [from, to] = [page * PAGE_BYTES, (page + 1) * PAGE_BYTES];
+        return !found.subarray(from, to).equals(lost.subarray(from, to));
+      },
+    );
+    expect(changed.length).toBeLessThanOrEqual(1);
+  }
+  disk.refuses = false;
+  await store.sync();
   store.close();
   const next = Store.open(path);
   expect([next.get("long"), next.get("next")]).toEqual([LONG, "2"]);
