@@ -436,6 +436,7 @@ export class Supervisor {
   #gone(run: EndedRun): void {
     if (run.isGone) return;
     run.isGone = true;
+    this.#sweeps.forget(run);
     run.tree.release();
     this.#options.events.gone(run);
   }

@@ -21,6 +21,9 @@ export class Sweeps {
   readonly #options: SweepOptions;
   readonly #underWay: Map<EndedRun, { readonly done: Promise<void>; hurry(): void }> = new Map();
 
+  /** What is left of them is tried again, unless this is called. */
+  readonly #waiting: Map<EndedRun, () => void> = new Map();
+
   constructor(options: SweepOptions) {
     this.#options = options;
   }
@@ -55,10 +58,19 @@ export class Sweeps {
 
   /** Nobody waits for what is left of a run: tries from time to time, until nothing is. */
   tryAgain(run: EndedRun): void {
-    this.#options.host.after(SWEEP_RETRY_MS, () => void this.#retry(run));
+    if (run.isGone || this.#waiting.has(run)) return; // a sweep and a stop may both have failed
+    const cancel = this.#options.host.after(SWEEP_RETRY_MS, () => void this.#retry(run));
+    this.#waiting.set(run, cancel);
+  }
+
+  /** Nothing is left of a run. */
+  forget(run: EndedRun): void {
+    this.#waiting.get(run)?.();
+    this.#waiting.delete(run);
   }
 
   async #retry(run: EndedRun): Promise<void> {
+    this.#waiting.delete(run);
     if (run.isGone) return;
     try {
       if ((await run.tree.kill(0)).length === 0) {

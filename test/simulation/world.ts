@@ -5,7 +5,7 @@
 
 import { OrchestratorError } from "../../src/errors.ts";
 import type { Spawned, SpawnRequest } from "../../src/host.ts";
-import { HELD_NUMBER_MS, KILL_WAIT_MS } from "../../src/limits.ts";
+import { HELD_NUMBER_MS, KILL_WAIT_MS, SWEEP_RETRY_MS } from "../../src/limits.ts";
 import { Log, parseLogFilter } from "../../src/log.ts";
 import type { Exit } from "../../src/model.ts";
 import { Output } from "../../src/output.ts";
@@ -166,6 +166,7 @@ export class World {
     await this.pass(KILL_WAIT_MS + 1_000);
     if (["running", "waiting"].includes(this.#model.state)) this.stop();
     await this.pass(this.#settings.stopGraceMs + 2 * KILL_WAIT_MS + 2_000);
+    await this.pass(2 * SWEEP_RETRY_MS); // what could not be ended before it was let go
     this.#demand(!["running", "waiting", "stopping"].includes(this.#model.state), "is at rest");
     this.#demand(this.host.timers === 0, "no timer is left", this.host.timers);
     this.#demand(this.#unanswered === 0, "every stop is answered", this.#unanswered);
