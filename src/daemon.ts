@@ -165,7 +165,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     const endRenewal = tls && renewTls(options, tls, listener, log.target("control"), host.after);
     undo.push(() => endRenewal?.());
     // From here on the state tells of us: what came to nothing before has left no trace in it.
-    claimState(state.store, runId);
+    claimState(state.store, runId, daemonLog);
     orchestrator.journal.record("daemon_started", undefined, { pid: process.pid, before });
     // Nothing may fail from here on: what is started would outlive us. Nobody is served before.
     orchestrator.restore(instances, links);

@@ -122,6 +122,26 @@ export class Store {
     return this.#read(() => load(this.#database));
   }
 
+  /**
+   * Writes anew the links whose address an earlier program spelled in another way: those mapped to IPv6.
+   * @returns those that were left out, since they became one with another: type, source and target
+   */
+  respellLinks(): Row[] {
+    const mapped = "SELECT 1 FROM links WHERE target >= '[::ffff:' AND target < '[::ffff;' LIMIT 1";
+    if (this.#read(() => rows(this.#database, mapped)).length === 0) return []; // as nearly always
+    const { links, others } = this.#read(() => loadLinks(this.#database));
+    for (const row of others) this.#change(`DELETE FROM links WHERE ${IS_LINK}`, row);
+    for (const { row, link } of links) {
+      const [, , target] = encodeKey(link.key);
+      if (row[2] === target) continue;
+      this.#change(`UPDATE links SET target = ?, checksum = ? WHERE ${IS_LINK}`, [
+        ...[target as Value, encodeLink(link).at(-1) as Value],
+        ...row.slice(0, 3),
+      ]);
+    }
+    return others;
+  }
+
   /** Adds an instance at the end, or replaces what is known of it. */
   putInstance(instance: StoredInstance): void {
     this.#change(
@@ -163,7 +183,7 @@ export class Store {
   }
 
   removeLink(key: LinkKey): void {
-    this.#change("DELETE FROM links WHERE type = ? AND source = ? AND target = ?", encodeKey(key));
+    this.#change(`DELETE FROM links WHERE ${IS_LINK}`, encodeKey(key));
   }
 
   /** Removes all instances and links; events and facts stay. */
@@ -407,10 +427,7 @@ function load(database: Database): Registered {
     return { ...instance, ...status };
   });
   if (statuses.size > instances.length) throw torn("there is the status of an unknown instance");
-  const links = rows(
-    database,
-    "SELECT type, source, target, settings, checksum FROM links ORDER BY position",
-  ).map(decodeLink);
+  const links = loadLinks(database).links.map(({ link }) => link);
   const ids = new Set(instances.map(({ id }) => id));
   for (const { key } of links) {
     const ends = [key.from, key.to.kind === "instance" ? key.to.id : undefined];
@@ -418,6 +435,24 @@ function load(database: Database): Registered {
     if (unknown !== undefined) throw torn(`a link names the unknown instance ${unknown}`);
   }
   return { instances, links };
+}
+
+const IS_LINK = "type = ? AND source = ? AND target = ?";
+
+/** Links with their rows, and the keys of `others` that are one with a link before them by now. */
+function loadLinks(database: Database) {
+  const found = rows(
+    database,
+    "SELECT type, source, target, settings, checksum FROM links ORDER BY position",
+  ).map((row) => ({ row, link: decodeLink(row) }));
+  const links = new Map<string, (typeof found)[number]>();
+  const others: Row[] = [];
+  for (const one of found) {
+    const name = JSON.stringify(encodeKey(one.link.key));
+    if (links.has(name)) others.push(one.row.slice(0, 3));
+    else links.set(name, one);
+  }
+  return { links: [...links.values()], others };
 }
 
 function torn(reason: string): OrchestratorError {

@@ -22,6 +22,7 @@ import {
 } from "../src/limits.ts";
 import { encodeInstance, encodeRow, type StoredEvent } from "../src/store/records.ts";
 import { APPLICATION_ID, SCHEMA } from "../src/store/schema.ts";
+import { DEFAULT_LINK_SETTINGS } from "../src/model.ts";
 import { Store } from "../src/store.ts";
 import { withoutPrivileges } from "./support/privileges.ts";
 import { property } from "./support/random.ts";
@@ -421,5 +422,44 @@ test("A state of before how instances ended was remembered is brought up to date
   store.close();
   store = Store.open(path);
   expect(store.load().instances).toEqual([{ ...plainInstance(idOf(1)), ...ended }]);
+  store.close();
+});
+
+test("Links whose address an earlier program spelled in another way are found, and written anew; of two that are one the first stays", () => {
+  const path = newPath();
+  Store.open(path).close();
+  const before = new Database(path, { readwrite: true });
+  const insert = before.query(
+    "INSERT INTO links (type, source, target, settings, checksum) VALUES (?, ?, ?, ?, ?)",
+  );
+  const put = (typeName: string, to: string, maxBytes: number): void => {
+    const { onFull, owner } = DEFAULT_LINK_SETTINGS;
+    const settings = JSON.stringify({ maxBytes, maxMessages: null, onFull, owner });
+    insert.run(...encodeRow("links", [typeName, "", to, settings]));
+  };
+  put("a::T", "[::ffff:102:304]:2661", 1);
+  put("a::T", "[::ffff:1.2.3.4]:2661", 2);
+  put("b::T", "[::ffff:1.2.3.4]:2661", 3);
+  put("b::T", "[::ffff:102:304]:2661", 4);
+  put("c::T", "[::ffff:102:304]:2661", 5);
+  before.close();
+  const to = { kind: "remote", host: "::ffff:1.2.3.4", port: 2661 } as const;
+  const links = [1, 3, 5].map((maxBytes, i) => ({
+    key: { from: undefined, typeName: `${"abc"[i]}::T`, to },
+    settings: { ...DEFAULT_LINK_SETTINGS, maxBytes },
+  }));
+  let store = Store.open(path);
+  expect(store.load().links).toEqual(links);
+  expect(store.isDirty).toBe(false);
+  expect(store.respellLinks()).toEqual([
+    ["a::T", "", "[::ffff:1.2.3.4]:2661"],
+    ["b::T", "", "[::ffff:102:304]:2661"],
+  ]);
+  expect(store.respellLinks()).toEqual([]);
+  store.close();
+  store = Store.open(path);
+  expect(store.load().links).toEqual(links);
+  for (const { key } of links) store.removeLink(key);
+  expect(store.load().links).toEqual([]);
   store.close();
 });

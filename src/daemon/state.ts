@@ -106,7 +106,14 @@ export async function takeOver(
 }
 
 /** Remembers who runs, so that a successor finds what this daemon leaves if it is killed. @throws `io` */
-export function claimState(store: Store, runId: string): void {
+export function claimState(store: Store, runId: string, log: TargetLog): void {
+  for (const [typeName, from, to] of store.respellLinks()) {
+    log.warn("run", "a link of before leads where another one does, and is left out", {
+      type: typeName,
+      ...(from === "" ? {} : { from }),
+      to,
+    });
+  }
   store.set("run_id", runId);
   store.set("ended", "no");
   store.commit();

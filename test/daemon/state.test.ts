@@ -6,9 +6,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import type { DaemonOptions } from "../../src/daemon/options.ts";
-import { openMemory } from "../../src/daemon/state.ts";
+import { claimState, openMemory } from "../../src/daemon/state.ts";
 import { OrchestratorError } from "../../src/errors.ts";
 import type { TargetLog } from "../../src/log.ts";
+import type { Store } from "../../src/store.ts";
 import { Disk } from "../support/disk.ts";
 import { withoutPrivileges } from "../support/privileges.ts";
 
@@ -83,4 +84,15 @@ test("A disk that is full is no want of a place, and nothing half is left on it 
   } finally {
     disk.unmount();
   }
+});
+
+test("Of two links of before that are one now, the log tells which was left out", () => {
+  const told: unknown[] = [];
+  const log = { warn: (...record: unknown[]) => told.push(record) } as unknown as TargetLog;
+  const respellLinks = (): unknown[] => [["a::T", "", "[::ffff:102:304]:2661"]];
+  claimState({ respellLinks, set() {}, commit() {} } as unknown as Store, "run", log);
+  const fields = { type: "a::T", to: "[::ffff:102:304]:2661" };
+  expect(told).toEqual([
+    ["run", "a link of before leads where another one does, and is left out", fields],
+  ]);
 });

@@ -43,7 +43,7 @@ interface Commit {
 }
 
 /** What of a store is used while a daemon runs. */
-type Used = Omit<Store, "close" | "load" | "clear" | "get" | "set" | "skipEvents">;
+type Used = Omit<Store, "close" | "load" | "respellLinks" | "clear" | "get" | "set" | "skipEvents">;
 
 export class Ledger implements Pick<Used, keyof Used> {
   /** Commits fail, as on a disk that is full. */
