@@ -310,7 +310,9 @@ export class Core {
       origin: { kind: "unix", credentials: { pid: process.pid, uid: 1, gid: 1 } },
       onTaken: (bytes) => guest.take(bytes),
       onDeliver: (bytes) => guest.delivering(bytes),
-      onClose: () => {},
+      onClose: (_isOurs, isTold) => {
+        if (isTold) guest.ended();
+      },
       accept,
     });
     guest.note = (what) => this.note(id.slice(-1), what);

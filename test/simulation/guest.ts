@@ -44,6 +44,7 @@ export class Guest {
   note: (what: string) => void = () => {};
   #items: Item[] = [];
   #sent = 0;
+  #delivered = 0;
   #bytes: Buffer = Buffer.alloc(0);
   #taken = 0;
   /** From this byte on, everything that begins is in its own dialect. */
@@ -87,9 +88,16 @@ export class Guest {
     if (this.isIntruder || bytes === Number.POSITIVE_INFINITY) return;
     this.#toldAt ??= this.#taken;
     this.note(`delivers ${bytes}`);
+    this.#delivered = bytes;
     while (this.#items[0] !== undefined && this.#items[0].end <= bytes) {
       this.#items.shift()?.happen();
     }
+  }
+
+  /** The daemon is told that no more comes: a last line that lacks only its newline has happened (P-2). */
+  ended(): void {
+    const [next] = this.#items;
+    if (this.dialect === "veecle" && next?.end === this.#delivered + 1) next.happen();
   }
 
   /** The kernel took bytes for it. */

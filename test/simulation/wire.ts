@@ -21,8 +21,8 @@ export interface WireOptions {
   onTaken(bytes: Buffer): void;
   /** So many bytes in all reach the daemon in the next moment; infinitely many: that was all. */
   onDeliver(bytes: number): void;
-  /** Both directions are gone; whether the daemon has seen to that, or its linger. */
-  onClose(isOurs: boolean): void;
+  /** Both directions are gone; whether the daemon has seen to that, or its linger; whether it is told. */
+  onClose(isOurs: boolean, isTold: boolean): void;
   /** A handler has thrown. */
   onFault(error: unknown): void;
 }
@@ -187,7 +187,7 @@ export class Wire {
     this.#cancelLinger();
     const handlers = this.#handlers;
     this.#handlers = undefined;
-    this.#options.onClose(isOurs);
+    this.#options.onClose(isOurs, handlers !== undefined);
     this.#guard(() => handlers?.close());
   }
 
