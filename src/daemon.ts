@@ -91,7 +91,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     const tls = readTls(options);
     const lock =
       options.control.kind === "unix"
-        ? await claimSocket(options.control.path, options.env)
+        ? await claimSocket(options.control.path, options.env, host)
         : undefined;
     if (lock !== undefined) undo.push(() => lock.release());
     const folder = takeInstanceFolder(options);

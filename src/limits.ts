@@ -97,6 +97,10 @@ export const STATE_LOOK_MS = 1_000;
 /** Pause between two looks at a process group that is ending. */
 export const GROUP_POLL_MS = 10;
 
+/** How long a socket may be served whose lock is free: until its daemon, which was killed, is gone. */
+export const LEFT_SOCKET_MS = 1_000;
+export const LEFT_SOCKET_POLL_MS = 10;
+
 /** After SIGKILL, until a process group that still has members is reported as a failed stop. */
 export const KILL_WAIT_MS = 5_000;
 

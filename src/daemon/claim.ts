@@ -7,7 +7,9 @@ import { temporaryFolder } from "../client.ts";
 import { hinted, OrchestratorError, systemCode } from "../errors.ts";
 import { type FileLock, lockHolder, type OwnFolder, takeFolder, tryLock } from "../files/lock.ts";
 import { isListening, isOtherFile, isThere, makePrivateFolder } from "../files.ts";
+import { LEFT_SOCKET_MS, LEFT_SOCKET_POLL_MS } from "../limits.ts";
 import type { DaemonOptions } from "./options.ts";
+import type { Host } from "../host.ts";
 import type { InstanceSocket } from "../instance.ts";
 import { type Accept, connect, DISCARD, listen, type Listener, type OnFault } from "../socket.ts";
 
@@ -15,7 +17,11 @@ import { type Accept, connect, DISCARD, listen, type Listener, type OnFault } fr
  * Makes sure that nobody else serves a path: takes its lock, then asks who answers there.
  * @throws `already_exists`, `permission_denied` or `io`
  */
-export async function claimSocket(path: string, env: DaemonOptions["env"]): Promise<FileLock> {
+export async function claimSocket(
+  path: string,
+  env: DaemonOptions["env"],
+  host: Pick<Host, "now" | "after">,
+): Promise<FileLock> {
   const folder = dirname(path);
   let lock: FileLock | undefined;
   try {
@@ -42,7 +48,11 @@ export async function claimSocket(path: string, env: DaemonOptions["env"]): Prom
     if (isOtherFile(path)) {
       throw refuse("a file that is not a socket stands there", "choose another --control-socket");
     }
-    if (await isServed(path)) throw refuse("another program serves it");
+    // A daemon that was killed while it started a program may live on in it for a moment.
+    for (const deadline = host.now() + LEFT_SOCKET_MS; await isServed(path);) {
+      if (host.now() > deadline) throw refuse("another program serves it");
+      await new Promise<void>((resolve) => void host.after(LEFT_SOCKET_POLL_MS, resolve));
+    }
     return lock;
   } catch (error) {
     lock.release();

@@ -126,6 +126,25 @@ describe("The control socket", () => {
       (await next.control(join(folder, SOCKET))).wire.close();
     }));
 
+  test("not for a socket in which a killed daemon lives on for a moment (R2)", () =>
+    withFolder(async (folder, launch) => {
+      const path = join(folder, "veecle-orchestrator.socket");
+      const asked = Promise.withResolvers<void>();
+      const socket = { open: () => asked.resolve(), data: () => {} };
+      const former = Bun.listen({ unix: path, socket });
+      const daemon = launch(["--ephemeral"]);
+      await within("the daemon asks", asked.promise);
+      former.stop(true);
+      await until("it is served by the daemon", async () => {
+        const control = await daemon.control(path);
+        return control.ok("Version").then(
+          () => true,
+          () => false,
+        );
+      });
+      await daemon.end("SIGTERM");
+    }));
+
   test("of another program is never taken, not even when it is too busy to accept", () =>
     withFolder(async (folder, launch) => {
       const path = join(folder, SOCKET);
