@@ -5,7 +5,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import type { Info } from "../../src/protocol/info.ts";
-import { type Launched, withFolder } from "../support/daemon.ts";
+import { withFolder } from "../support/daemon.ts";
 import { Random } from "../support/random.ts";
 import { type Answer, type Control, frame, until } from "../support/wire.ts";
 import { demand, milliseconds, type Outcome, percentile } from "./outcome.ts";
@@ -137,17 +137,6 @@ class Client {
   }
 }
 
-/** A connection to this daemon: one that was killed may live on for a moment in what it was starting. */
-function served(daemon: Launched, path: string): Promise<Control> {
-  return until("the daemon serves", async () => {
-    const control = await daemon.control(path);
-    return control.ok("Version").then(
-      () => control,
-      () => false,
-    );
-  });
-}
-
 /** Clients change everything at random, and the daemon is killed at random: nothing answered is lost. */
 export async function kills(size: {
   clients: number;
@@ -162,7 +151,7 @@ export async function kills(size: {
     const clients = Array.from({ length: size.clients }, () => new Client(random, program));
     for (let round = 0; round <= size.rounds; round++) {
       const daemon = launch(["--state-dir", join(folder, "state")]);
-      const first = await served(daemon, join(folder, SOCKET));
+      const first = await daemon.control(join(folder, SOCKET));
       let faults: unknown[] = [];
       const info = await until(
         () => `what was answered is there, and nothing else: ${JSON.stringify(faults)}`,

@@ -395,13 +395,20 @@ export class Launched {
 
   /** A connection to its socket, once it answers there. @throws if it ends before */
   async control(path: string): Promise<Control> {
-    const connect = (): Promise<Wire | undefined> => {
+    return until(`it serves ${path}`, async () => {
       if (this.process.exitCode !== null) throw new Error("The daemon has ended");
-      return Wire.connect(path).catch(() => undefined);
-    };
-    const control = new Control(await until(`it listens at ${path}`, connect), "native");
-    await control.ok("Version");
-    return control;
+      const wire = await Wire.connect(path).catch(() => undefined);
+      if (wire === undefined) return undefined;
+      const control = new Control(wire, "native");
+      try {
+        await control.ok("Version");
+        return control;
+      } catch (error) {
+        // One that was killed may live on for a moment in what it was starting.
+        if (String(error).includes("the connection ended")) return undefined;
+        throw error;
+      }
+    });
   }
 
   async end(signal?: NodeJS.Signals): Promise<Ended> {
